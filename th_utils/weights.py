@@ -1,0 +1,336 @@
+"""Attention weights of a model, ready for weight-only work.
+
+`AttentionWeights` holds the four matrices of every head as the residual stream sees them: the
+gain of the norm in front of the block is folded into the readers (`W_Q`, `W_K`, `W_V`), and for
+LayerNorm models readers and writers are centred over the residual dimension, because LayerNorm
+removes the mean of whatever it reads. RMSNorm subtracts nothing, so nothing is centred there.
+These are the conventions of TransformerLens' compatibility mode.
+
+Two sources give the same value: a `TransformerBridge`, or a safetensors checkpoint that is read
+tensor by tensor, so that a model need neither fit in memory nor be complete.
+
+Everything here is in the row convention: a residual vector is a row ``x``, a head reads
+``x @ W_V`` and writes ``x @ W_V @ W_O``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from torch import Tensor
+
+from th_utils.errors import CompanionError
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary position embedding in the half-split layout of Hugging Face's Llama and GPT-NeoX.
+
+    The first `dims` coordinates of a query or key are turned, coordinate ``i`` with
+    ``i + dims/2``, by the angle ``position * base ** (-2 i / dims)``; the rest stays as it is.
+    """
+
+    base: float
+    dims: int
+
+    def rotation(
+        self, offset: int, d_head: int, *, dtype: torch.dtype = torch.float32, device: Any = None
+    ) -> Float[Tensor, "d_head d_head"]:
+        """The matrix R with ``score = (q @ R) . k`` for a query `offset` positions after the key.
+
+        Positions i (query) and j (key) enter a score only through i - j, so one matrix serves
+        every pair of positions that far apart.
+
+        >>> Rotary(base=10000.0, dims=4).rotation(0, 6).equal(torch.eye(6))
+        True
+        """
+        half = self.dims // 2
+        power = -torch.arange(half, dtype=torch.float64) * 2 / self.dims
+        angle = offset * torch.tensor(self.base, dtype=torch.float64) ** power
+        turn = torch.eye(d_head, dtype=torch.float64)
+        i = torch.arange(half)
+        turn[i, i] = turn[i + half, i + half] = torch.cos(angle)
+        turn[i, i + half] = torch.sin(angle)
+        turn[i + half, i] = -torch.sin(angle)
+        return turn.to(dtype=dtype, device=device)
+
+
+@dataclass(frozen=True)
+class AttentionWeights:
+    """Folded attention matrices of all heads, grouped keys and values stored once.
+
+    Query head ``h`` uses key/value head ``h // group``; kernels index by group and copy nothing.
+    """
+
+    W_Q: Float[Tensor, "layer head d_model d_head"]
+    W_K: Float[Tensor, "layer kv_head d_model d_head"]
+    W_V: Float[Tensor, "layer kv_head d_model d_head"]
+    W_O: Float[Tensor, "layer head d_head d_model"]
+    rotary: Rotary | None = None
+
+    def __post_init__(self) -> None:
+        layers, heads, d_model, d_head = self.W_Q.shape
+        kv_heads = self.W_K.shape[1]
+        expected = {
+            "W_K": (self.W_K, (layers, kv_heads, d_model, d_head)),
+            "W_V": (self.W_V, (layers, kv_heads, d_model, d_head)),
+            "W_O": (self.W_O, (layers, heads, d_head, d_model)),
+        }
+        for name, (matrix, shape) in expected.items():
+            if tuple(matrix.shape) != shape:
+                raise CompanionError(
+                    f"{name} has shape {tuple(matrix.shape)}, expected {shape} beside W_Q "
+                    f"{tuple(self.W_Q.shape)}"
+                )
+        if heads % kv_heads:
+            raise CompanionError(f"{heads} query heads do not share {kv_heads} key/value heads")
+        for name in ("W_Q", "W_K", "W_V", "W_O"):
+            if not torch.isfinite(getattr(self, name)).all():
+                raise CompanionError(f"{name} contains NaN or infinite values: checkpoint damaged?")
+
+    @property
+    def n_layers(self) -> int:
+        return self.W_Q.shape[0]
+
+    @property
+    def n_heads(self) -> int:
+        return self.W_Q.shape[1]
+
+    @property
+    def d_model(self) -> int:
+        return self.W_Q.shape[2]
+
+    @property
+    def d_head(self) -> int:
+        return self.W_Q.shape[3]
+
+    @property
+    def group(self) -> int:
+        """Query heads per key/value head."""
+        return self.n_heads // self.W_K.shape[1]
+
+    def to(self, *args: Any, **kwargs: Any) -> AttentionWeights:
+        """The same weights on another device or in another dtype (as `Tensor.to`)."""
+        moved = (getattr(self, n).to(*args, **kwargs) for n in ("W_Q", "W_K", "W_V", "W_O"))
+        return AttentionWeights(*moved, rotary=self.rotary)
+
+
+def fold(
+    matrices: tuple[Tensor, Tensor, Tensor, Tensor],
+    gain: Float[Tensor, " d_model"],
+    *,
+    centre: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fold the norm's gain into (W_Q, W_K, W_V) and, for LayerNorm, centre them and W_O.
+
+    Centring a reader subtracts its mean over d_model (LayerNorm hands it inputs of mean zero
+    only); centring the writer removes what every later LayerNorm would remove anyway. Without
+    the centring, the gain alone gives matrices that no residual vector ever meets.
+    """
+    *readers, W_O = matrices
+    readers = [reader * gain[:, None] for reader in readers]
+    if centre:
+        readers = [reader - reader.mean(dim=-2, keepdim=True) for reader in readers]
+        W_O = W_O - W_O.mean(dim=-1, keepdim=True)
+    return (*readers, W_O)
+
+
+def from_bridge(bridge: Any) -> AttentionWeights:
+    """Attention weights of a `TransformerBridge` in compatibility mode (already folded)."""
+    return AttentionWeights(
+        *(getattr(bridge, name).detach() for name in ("W_Q", "W_K", "W_V", "W_O")),
+        rotary=rotary_of(bridge.original_model.config.to_dict()),
+    )
+
+
+def from_checkpoint(
+    path: Path | str, *, n_heads: int | None = None, dtype: torch.dtype = torch.float32
+) -> AttentionWeights:
+    """Attention weights straight from safetensors, folded, without building a model.
+
+    Args:
+        path: a directory (``model.safetensors``, or shards with their index) or one
+            ``.safetensors`` file. A ``config.json`` beside it is read when there is one.
+        n_heads: number of query heads, needed when there is no config: a bare GPT-2 or GPT-NeoX
+            checkpoint does not say it.
+        dtype: the weights are converted to this; bf16 and fp16 are upcast before folding.
+
+    Raises:
+        CompanionError: no safetensors, unknown naming scheme, missing tensors, unknown number
+            of heads, non-finite values, or an architecture whose attention needs more than this.
+    """
+    layers = list(iter_layers(path, n_heads=n_heads, dtype=dtype))
+    W_Q, W_K, W_V, W_O = (torch.stack(parts) for parts in zip(*layers, strict=True))
+    config = read_config(Path(path))
+    return AttentionWeights(W_Q, W_K, W_V, W_O, rotary=rotary_of(config))
+
+
+def iter_layers(
+    path: Path | str, *, n_heads: int | None = None, dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Folded (W_Q, W_K, W_V, W_O) of one layer after another; see `from_checkpoint`."""
+    path = Path(path)
+    config = read_config(path)
+    with ExitStack() as stack:
+        tensors: dict[str, Any] = {}
+        for file in safetensors_files(path):
+            handle = stack.enter_context(safe_open(file, framework="pt"))
+            tensors.update(dict.fromkeys(handle.keys(), handle))
+        scheme = naming_scheme(tensors, config)
+        for layer in range(scheme.n_layers):
+
+            def read(name: str, layer: int = layer) -> Tensor:
+                key = scheme.key(layer, name)
+                if key not in tensors:
+                    raise CompanionError(f"{path}: tensor {key} is missing from the checkpoint")
+                return tensors[key].get_tensor(key).to(dtype)
+
+            matrices = scheme.read(read, n_heads or config.get(scheme.heads_field), config)
+            yield fold(matrices, read(scheme.gain), centre=scheme.layer_norm)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The ``config.json`` of a checkpoint, or an empty dict when there is none."""
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def safetensors_files(path: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: one file, or the shards its index names."""
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise CompanionError(f"{path} is not a .safetensors file; pickled weights are refused")
+        return [path]
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        return [path / name for name in names]
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise CompanionError(f"{path} holds no .safetensors file")
+    return files
+
+
+def rotary_of(config: Mapping[str, Any]) -> Rotary | None:
+    """Rotary embedding said by a Hugging Face config, None for models without (GPT-2).
+
+    Raises:
+        CompanionError: for rescaled frequencies (Llama 3's and others), which are not covered.
+    """
+    said = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    kind = said.get("rope_type", "default")
+    if kind != "default":
+        raise CompanionError(f"rotary embedding of type {kind!r} is not supported")
+    base = said.get("rope_theta") or config.get("rope_theta") or config.get("rotary_emb_base")
+    if base is None:
+        return None
+    heads = config["num_attention_heads"]
+    d_head = config.get("head_dim") or config["hidden_size"] // heads
+    share = said.get("partial_rotary_factor") or config.get("rotary_pct") or 1.0
+    return Rotary(base=float(base), dims=int(d_head * share))
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    """How one family names and lays out its attention tensors."""
+
+    pattern: str  # of one key, with the layer number as a group; a prefix may stand before it
+    gain: str
+    heads_field: str
+    layer_norm: bool
+    read: Any  # (reader, n_heads, config) -> W_Q, W_K, W_V, W_O of one layer
+    prefix: str = ""
+    n_layers: int = 0
+
+    def key(self, layer: int, name: str) -> str:
+        return f"{self.prefix}{layer}.{name}"
+
+
+def _heads(n_heads: int | None, d_model: int) -> int:
+    if not n_heads:
+        raise CompanionError("this checkpoint has no config.json: say how many heads (n_heads=...)")
+    if d_model % n_heads:
+        raise CompanionError(f"{n_heads} heads do not divide d_model = {d_model}")
+    return n_heads
+
+
+def _read_gpt2(read: Any, n_heads: int | None, config: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    joined, out = read("attn.c_attn.weight"), read("attn.c_proj.weight")  # Conv1D: [in, out]
+    d_model = joined.shape[0]
+    n_heads = _heads(n_heads, d_model)
+    split = joined.reshape(d_model, 3, n_heads, -1).permute(1, 2, 0, 3)
+    return (*split, out.reshape(n_heads, -1, d_model))
+
+
+def _read_neox(read: Any, n_heads: int | None, config: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    joined, out = read("attention.query_key_value.weight"), read("attention.dense.weight")
+    d_model = joined.shape[1]
+    n_heads = _heads(n_heads, d_model)
+    split = joined.reshape(n_heads, 3, -1, d_model).permute(1, 0, 3, 2)  # fused per head
+    return (*split, out.T.reshape(n_heads, -1, d_model))
+
+
+def _read_llama(read: Any, n_heads: int | None, config: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    query, key, value = (read(f"self_attn.{name}_proj.weight") for name in "qkv")
+    out = read("self_attn.o_proj.weight")
+    d_model = query.shape[1]
+    if not n_heads:
+        _heads(n_heads, d_model)
+    d_head = query.shape[0] // n_heads
+    split = [w.reshape(-1, d_head, d_model).transpose(1, 2) for w in (query, key, value)]
+    return (*split, out.T.reshape(n_heads, d_head, d_model))
+
+
+_SCHEMES = (
+    _Scheme(r"h\.(\d+)\.attn\.c_attn\.weight", "ln_1.weight", "n_head", True, _read_gpt2),
+    _Scheme(
+        r"layers\.(\d+)\.attention\.query_key_value\.weight",
+        "input_layernorm.weight",
+        "num_attention_heads",
+        True,
+        _read_neox,
+    ),
+    _Scheme(
+        r"layers\.(\d+)\.self_attn\.q_proj\.weight",
+        "input_layernorm.weight",
+        "num_attention_heads",
+        False,
+        _read_llama,
+    ),
+)
+# Families that share Llama's tensor names but change what the matrices mean.
+_UNLIKE_LLAMA = ("gemma", "cohere", "olmo2", "phi")
+
+
+def naming_scheme(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> _Scheme:
+    """Which family's naming a checkpoint follows, with its prefix and number of layers."""
+    model_type = str(config.get("model_type", ""))
+    normed = any(re.search(r"self_attn\.[qk]_norm", key) for key in tensors)
+    if model_type.startswith(_UNLIKE_LLAMA) or normed:
+        raise CompanionError(
+            f"attention of {model_type or 'this model'} is not supported: its norm is not the "
+            "plain gain that can be folded into the readers"
+        )
+    for scheme in _SCHEMES:
+        found = [m for key in tensors if (m := re.fullmatch(rf"(.*?){scheme.pattern}", key))]
+        if found:
+            stem = scheme.pattern.split(r"\.(\d+)")[0]
+            return _Scheme(
+                **{
+                    **scheme.__dict__,
+                    "prefix": f"{found[0].group(1)}{stem}.",
+                    "n_layers": 1 + max(int(m.group(2)) for m in found),
+                }
+            )
+    raise CompanionError(
+        "no attention tensors with GPT-2, GPT-NeoX or Llama names in this checkpoint"
+    )
