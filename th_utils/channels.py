@@ -1,0 +1,198 @@
+"""Channels between known pairs of heads, read from weights alone (chapter 02).
+
+The paper studies three kinds of talk between heads, one per composition type: inhibition heads
+into the movers' queries, duplicate-token heads into the inhibition heads' values, previous-token
+heads into the induction heads' keys. `pair_table` asks how well a score tells the known senders
+from all other earlier heads; `component_table` lists every component that could have written to
+one reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from th_utils import composition
+from th_utils.roles import Head, Roles, label
+from th_utils.svd import HeadSVD, ov_svd
+from th_utils.weights import AttentionWeights
+
+# (sender role, reader role, composition kind)
+KNOWN_PAIRS: tuple[tuple[str, str, composition.Kind], ...] = (
+    ("inhibition", "mover", "Q"),
+    ("duplicate-token", "inhibition", "V"),
+    ("previous-token", "induction", "K"),
+)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Composition scores of a whole model."""
+
+    svd: HeadSVD
+    components: dict[str, Float[Tensor, "layer head component reader_layer reader_head"]]
+    heads: dict[str, Float[Tensor, "layer head reader_layer reader_head"]]
+
+
+def scan(
+    weights: AttentionWeights,
+    *,
+    offsets: Sequence[int] = composition.OFFSETS,
+    progress: Callable[[range], Sequence[int]] = lambda layers: layers,
+) -> Scan:
+    """All component and whole-matrix scores of a model, Q, K and V."""
+    svd = ov_svd(weights)
+    components = {
+        kind: composition.component_scores(
+            svd, composition.readers(weights, kind, offsets=offsets), progress=progress
+        )
+        for kind in composition.KINDS
+    }
+    heads = {kind: composition.head_scores(c, svd.S) for kind, c in components.items()}
+    return Scan(svd, components, heads)
+
+
+def sender_scores(
+    scan: Scan, kind: composition.Kind, reader: Head
+) -> dict[str, Float[Tensor, "layer head"]]:
+    """Scores of every earlier head with one reader: whole matrix, and best single component."""
+    layer, head = reader
+    return {
+        "whole": scan.heads[kind][:layer, :, layer, head],
+        "component": scan.components[kind][:layer, :, :, layer, head].amax(-1),
+    }
+
+
+def pair_table(scan: Scan, roles: Roles, *, seed: int = 0, shuffles: int = 2000) -> dict[str, Any]:
+    """How far known senders stand out among all earlier heads, per composition type and score.
+
+    For every reader of a role the area under the curve is the probability that a known sender
+    scores above another earlier head; readers are averaged. The null distribution gives the
+    sender role to as many heads drawn at random among all that come before some reader: heads are
+    exchanged, not scores, because one head's scores with several readers hang together.
+
+    Returns:
+        Columns: sender, reader, kind, score ("whole" or "component"), auc, p (one-sided, known
+        senders score higher), null_low and null_high (95 % of the null), senders, readers
+        (numbers of heads).
+    """
+    rows = []
+    for sender, reader, kind in KNOWN_PAIRS:
+        for score in ("whole", "component"):
+            row = dict(sender=sender, reader=reader, kind=kind, score=score)
+            rows.append(row | _pair_row(scan, roles, sender, reader, kind, score, seed, shuffles))
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _pair_row(
+    scan: Scan,
+    roles: Roles,
+    sender: str,
+    reader: str,
+    kind: composition.Kind,
+    score: str,
+    seed: int,
+    shuffles: int,
+) -> dict[str, Any]:
+    senders = set(roles[sender])
+    tables = []  # one array [layer, head] of scores per reader that some known sender precedes
+    for head in roles[reader]:
+        if any(s[0] < head[0] for s in senders):
+            tables.append(sender_scores(scan, kind, head)[score].double().cpu().numpy())
+    if not tables:
+        return dict(auc=None, p=None, null_low=None, null_high=None, senders=0, readers=0)
+    deepest = max(len(table) for table in tables)
+    known = [s for s in senders if s[0] < deepest]
+    pool = [(layer, head) for layer in range(deepest) for head in range(tables[0].shape[1])]
+    measured = _mean_auc(tables, known)
+    rng = np.random.default_rng(seed)
+    null = np.array(
+        [
+            _mean_auc(tables, [pool[i] for i in rng.choice(len(pool), len(known), replace=False)])
+            for _ in range(shuffles)
+        ]
+    )
+    null = null[np.isfinite(null)]  # a draw may put every sender behind every reader
+    return dict(
+        auc=measured,
+        p=float((1 + (null >= measured).sum()) / (1 + len(null))),
+        null_low=float(np.quantile(null, 0.025)),
+        null_high=float(np.quantile(null, 0.975)),
+        senders=len(known),
+        readers=len(tables),
+    )
+
+
+def _mean_auc(tables: list[np.ndarray], known: Sequence[Head]) -> float:
+    """Area under the curve of known heads against the rest, averaged over readers."""
+    areas = []
+    for table in tables:
+        mask = np.zeros(table.shape, dtype=bool)
+        for layer, head in known:
+            if layer < len(table):
+                mask[layer, head] = True
+        if mask.any() and not mask.all():
+            areas.append(auc(table[mask], table[~mask]))
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+def auc(positive: Float[np.ndarray, " m"], negative: Float[np.ndarray, " n"]) -> float:
+    """Probability that a positive scores above a negative, ties counted half.
+
+    >>> auc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
+    0.875
+    """
+    order = np.sort(negative)
+    below = np.searchsorted(order, positive, "left") + np.searchsorted(order, positive, "right")
+    return float(below.mean() / (2 * len(negative)))
+
+
+def component_table(
+    scan: Scan, roles: Roles, kind: composition.Kind, reader: Head
+) -> dict[str, Any]:
+    """Every component of every earlier head with one reader, best first.
+
+    Returns:
+        Columns: head, component, score, z (over all components of all earlier heads), rank (from
+        1), role (of the sender's head, first that applies, or "other").
+    """
+    layer, head = reader
+    scores = scan.components[kind][:layer, :, :, layer, head]
+    z = composition.z_scores(scores)
+    order = torch.argsort(scores.flatten(), descending=True).tolist()
+    where = [tuple(map(int, np.unravel_index(i, scores.shape))) for i in order]
+    return dict(
+        head=[label(at[:2]) for at in where],
+        component=[at[2] for at in where],
+        score=[float(scores[at]) for at in where],
+        z=[float(z[at]) for at in where],
+        rank=list(range(1, len(where) + 1)),
+        role=[role_of(roles, at[:2]) for at in where],
+    )
+
+
+def head_table(scan: Scan, roles: Roles, kind: composition.Kind, reader: Head) -> dict[str, Any]:
+    """Whole-matrix score of every earlier head with one reader, best first (see above)."""
+    layer, head = reader
+    scores = scan.heads[kind][:layer, :, layer, head]
+    z = composition.z_scores(scores)
+    order = torch.argsort(scores.flatten(), descending=True).tolist()
+    where = [tuple(map(int, np.unravel_index(i, scores.shape))) for i in order]
+    return dict(
+        head=[label(at) for at in where],
+        score=[float(scores[at]) for at in where],
+        z=[float(z[at]) for at in where],
+        rank=list(range(1, len(where) + 1)),
+        role=[role_of(roles, at) for at in where],
+    )
+
+
+def role_of(roles: Roles, head: Head) -> str:
+    """The first role a head plays, or "other"."""
+    return next((role for role, heads in roles.heads.items() if head in heads), "other")
