@@ -21,13 +21,16 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from th_utils.errors import CompanionError
+from th_utils.paths import PACKAGE_DIR, data_path
+
 PACKAGE = "th_utils"
-PACKAGE_DIR = Path(__file__).resolve().parent
 DECLARATION = "DATA_FILES"
 RECORDED = "recorded"
+DATA_FILES = ()  # this module walks through the data folder, but depends on no file in it
 
 
-class ClosureError(ValueError):
+class ClosureError(CompanionError):
     """A source whose dependencies cannot be read off; the message says what to write instead."""
 
 
@@ -49,7 +52,7 @@ def closure_of_module(name: str) -> list[Path]:
     """Return the sorted files that the module `name` (`"th_utils.x"`) depends on, itself included.
 
     >>> [path.name for path in closure_of_module("th_utils.digest")]
-    ['__init__.py', 'digest.py']
+    ['__init__.py', 'digest.py', 'errors.py', 'paths.py']
     """
     if _module_file(name) is None:
         raise ClosureError(f"there is no module {name}")
@@ -76,20 +79,13 @@ def digest(files: Iterable[str | Path]) -> str:
 
     Of a notebook only the code cells count; `data/recorded/` does not count at all.
     """
-    recorded = data_root() / RECORDED
+    recorded = data_path().resolve() / RECORDED
     return _hash(path for path in _paths(files) if recorded not in path.parents)
 
 
 def build_digest(files: Iterable[str | Path]) -> str:
     """Return 16 hex digits that change whenever the chapter built from `files` could change."""
     return _hash(_paths(files), prose=True)
-
-
-def data_root() -> Path:
-    """Return the folder of the data files: `data/` of a checkout, or its copy in a wheel."""
-    checkout = PACKAGE_DIR.parent
-    inside = PACKAGE_DIR / "_data"
-    return checkout / "data" if (checkout / "pyproject.toml").exists() else inside
 
 
 def _paths(files: Iterable[str | Path]) -> list[Path]:
@@ -106,7 +102,7 @@ def _hash(paths: Iterable[Path], prose: bool = False) -> str:
 
 def _label(path: Path) -> str:
     """Name a file the same in a checkout, in a wheel and in another folder."""
-    data = data_root()
+    data = data_path().resolve()
     if data in path.parents:
         return f"data/{path.relative_to(data).as_posix()}"
     if PACKAGE_DIR in path.parents:
@@ -196,12 +192,12 @@ def _data_files(tree: ast.Module, path: Path) -> Iterator[Path]:
         if name != "data_path":
             continue
         parts = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
-        if len(parts) == len(node.args) and all(isinstance(part, str) for part in parts):
+        if parts and len(parts) == len(node.args) and all(isinstance(p, str) for p in parts):
             yield from _expand("/".join(parts))
         elif declared is None:
             raise ClosureError(
-                f"{path.name}, line {node.lineno}: data_path() with an argument that is no "
-                f'literal; declare the files in a constant {DECLARATION} = ("folder/*.json",)'
+                f"{path.name}, line {node.lineno}: data_path() takes literals only; otherwise "
+                f'declare the files in a constant {DECLARATION} = ("folder/*.json",)'
             )
 
 
@@ -217,7 +213,7 @@ def _declared(tree: ast.Module) -> tuple[str, ...] | None:
 
 def _expand(pattern: str) -> Iterator[Path]:
     """Yield the existing files below the data folder that match; a folder stands for all in it."""
-    for path in data_root().glob(pattern) if pattern else [data_root()]:
+    for path in data_path().glob(pattern):
         found = path.rglob("*") if path.is_dir() else [path]
         yield from (
             file.resolve() for file in found if file.is_file() and not file.name.startswith(".")

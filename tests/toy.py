@@ -1,0 +1,114 @@
+"""A tiny project in a temporary folder: the real Snakefile, two chapters, a book."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parents[1]
+EDITION = "toy"
+
+DRAW = """\
+import json, os, time
+from pathlib import Path
+import matplotlib.pyplot as plt
+from IPython.display import Image, Markdown, display
+
+output = Path(os.environ["TH_OUTPUT"])
+stem = "fig-{name}"
+for folder, kind, text in (
+    ("figures", "svg", "<svg xmlns='http://www.w3.org/2000/svg'/>"),
+    ("figures", "pdf", "%PDF"),
+    ("results", "json", "{{}}"),
+):
+    (output / folder / edition).mkdir(parents=True, exist_ok=True)
+    (output / folder / edition / f"{{stem}}.{{kind}}").write_text(text)
+figure, axes = plt.subplots(figsize=(2, 1))
+axes.plot([0, 1])
+figure.savefig(output / "figures" / edition / f"{{stem}}.png")
+plt.close(figure)
+record = {{"id": stem, "caption": f"The line on {{edition}}.", "alt": "A rising line."}}
+png = (output / "figures" / edition / f"{{stem}}.png").read_bytes()
+display(Image(data=png), metadata={{"talking_heads": {{"figure": record}}}})"""
+
+CLAIM = """\
+record = {{"id": "toy-{name}", "edition": edition, "size": size, "value": 0.95, "low": 0.91,
+          "high": 0.97, "verdict": "holds", "note": None}}
+display(Markdown("It **holds**, see {{numref}}`fig-{name}`."),
+        metadata={{"talking_heads": {{"claim": record}}}})"""
+
+
+def chapter(name: str, number: int, imports: str = "", slow: float = 0.0) -> nbformat.NotebookNode:
+    """A chapter with the cells that every chapter has; `slow` seconds pass in one of them."""
+    cells = [
+        new_markdown_cell(f"# The {name}\n\nIt is a line.", id="title"),
+        new_code_cell(f"import th_utils\n{imports}", id="setup", metadata={"tags": ["setup"]}),
+        new_code_cell(
+            'edition: str = "toy"  # the model\nsize: str = "quick"  # how much',
+            id="parameters",
+            metadata={"tags": ["parameters"]},
+        ),
+        new_code_cell(
+            "import json, os, time\n"
+            'with open(os.environ.get("TH_PROGRESS", os.devnull), "a") as stream:\n'
+            "    for n in range(11):\n"
+            '        print(json.dumps({"desc": "waiting", "n": n, "total": 10}), file=stream)\n'
+            "        stream.flush()\n"
+            f"        time.sleep({slow / 10})",
+            id="wait",
+        ),
+        new_code_cell(DRAW.format(name=name), id="draw"),
+        new_code_cell(CLAIM.format(name=name), id="claim"),
+    ]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = new_notebook(cells=cells, metadata=metadata)
+    notebook.nbformat_minor = 5
+    return notebook
+
+
+def make(root: Path, slow: float = 0.0) -> Path:
+    """Write the project below `root`: chapter 01 imports `th_utils.progress`, 02 does not."""
+    (root / "notebooks").mkdir(parents=True)
+    for number, name, imports in ((1, "alpha", "import th_utils.progress"), (2, "beta", "")):
+        notebook = chapter(name, number, imports, slow)
+        nbformat.write(notebook, root / "notebooks" / f"{number:02d}_{name}.ipynb")
+    for name in ("Snakefile", "_config.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, root / name)
+    (root / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nparts:\n- caption: Chapters\n  numbered: true\n"
+        "  chapters:\n  - file: notebooks/01_alpha\n  - file: notebooks/02_beta\n"
+        "- caption: Reference\n  chapters:\n  - file: book/claims\n  - file: book/figures\n"
+        "  - file: book/models\n"
+    )
+    (root / "book").mkdir()
+    (root / "book" / "references.bib").write_text("")
+    (root / "book" / "index.md").write_text("# Welcome\n\nSee {numref}`fig-alpha`.\n")
+    for page in ("claims", "figures", "models"):
+        text = f"# {page.capitalize()}\n\n<!-- generated: {page} -->\n"
+        (root / "book" / f"{page}.md").write_text(text)
+    (root / "data").mkdir()
+    (root / "data" / "claims.yml").write_text(
+        "- {id: toy-alpha, chapter: '01', paper: A, where: nowhere, claim: It rises., "
+        "statistic: slope, direction: at-least, holds: 0.9, partly: 0.7}\n"
+        "- {id: toy-gamma, chapter: '01', paper: A, where: nowhere, claim: It falls., "
+        "statistic: slope, direction: at-most, holds: 0.9, partly: 0.95}\n"
+    )
+    (root / "data" / "models.yml").write_text("toy: {model: none, licence: MIT}\n")
+    return root
+
+
+def environment() -> dict[str, str]:
+    """The environment for a build of the project: this checkout's package, no terminal."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("TH_")}
+    search = [str(ROOT), kept.get("PYTHONPATH", "")]
+    return kept | {"PYTHONPATH": os.pathsep.join(part for part in search if part)}
+
+
+def command(*arguments: str) -> list[str]:
+    """The build's command line, on the toy edition."""
+    return [sys.executable, "-m", "th_utils.build", *arguments, "--edition", EDITION]

@@ -1,0 +1,190 @@
+"""Executed notebooks: reading what they record, and preparing them for the book and for git.
+
+Chapters mark what they show in the metadata of their outputs, under `talking_heads`: a `figure`
+with its id, caption and alt text, a `claim` with its value and verdict. The book reads those marks
+and no pixels, so that it can be built from a fresh run and from the committed notebooks alike.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from th_utils.errors import CompanionError
+
+MARK = "talking_heads"
+INJECTED = "injected-parameters"
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook; CompanionError with one line when it is not one."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:
+        raise CompanionError(f"{path.name} is not a notebook ({error})") from error
+
+
+def tags(cell: Any) -> list[str]:
+    """The tags of a cell."""
+    return list(cell.get("metadata", {}).get("tags", []))
+
+
+def title(notebook: Any) -> str:
+    """The text of the first heading."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for line in cell.source.splitlines():
+                if line.startswith("# "):
+                    return line[2:].strip()
+    return ""
+
+
+def marks(notebook: Any, kind: str) -> Iterator[tuple[Any, dict]]:
+    """Yield (cell, record) for each output marked as a `figure` or a `claim`."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            record = output.get("metadata", {}).get(MARK, {}).get(kind)
+            if record:
+                yield cell, record
+
+
+def parameters(notebook: Any) -> dict[str, Any]:
+    """The parameters that the notebook ran with: the defaults, overridden by injected ones."""
+    values: dict[str, Any] = {}
+    for wanted in ("parameters", INJECTED):
+        for cell in notebook.cells:
+            if wanted in tags(cell):
+                values |= {name: ast.literal_eval(node) for name, node in _assigned(cell.source)}
+    return values
+
+
+def _assigned(source: str) -> Iterator[tuple[str, ast.expr]]:
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            yield node.target.id, node.value
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            yield node.targets[0].id, node.value
+
+
+def with_values(source: str, values: dict[str, Any]) -> str:
+    """Rewrite the literals of a parameters cell; types, comments and the rest stay.
+
+    >>> print(with_values('size: str = "quick"  # how much', {"size": "book"}))
+    size: str = "book"  # how much
+    """
+    lines = source.splitlines()
+    for name, node in _assigned(source):
+        if name in values and node.lineno == node.end_lineno:
+            line = lines[node.lineno - 1].encode()  # ast counts bytes
+            new = repr(values[name])
+            if isinstance(values[name], str) and '"' not in new:
+                new = f'"{values[name]}"'
+            line = line[: node.col_offset] + new.encode() + line[node.end_col_offset :]
+            lines[node.lineno - 1] = line.decode()
+    return "\n".join(lines)
+
+
+def for_git(executed: Any, committed: Any) -> Any:
+    """Return `committed` with the outputs of `executed`, and nothing that a rerun would change."""
+    outputs = {cell.id: cell for cell in executed.cells if INJECTED not in tags(cell)}
+    fresh = copy.deepcopy(committed)
+    counter = 0
+    for cell in fresh.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type != "code":
+            continue
+        counter += 1
+        if cell.id not in outputs or outputs[cell.id].source != cell.source:
+            raise CompanionError(
+                f"cell {cell.id} is not the one that was run; run the chapter again"
+            )
+        cell.outputs = copy.deepcopy(outputs[cell.id].outputs)
+        # Counted without the injected cell, as in a plain run from top to bottom.
+        cell.execution_count = counter
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = counter
+    for key in ("papermill", MARK, "widgets"):
+        fresh.metadata.pop(key, None)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    fresh.metadata["kernelspec"] = nbformat.from_dict(kernel)
+    # No version of Python: it would differ from machine to machine.
+    fresh.metadata["language_info"] = nbformat.from_dict({"name": "python"})
+    return fresh
+
+
+def for_book(executed: Any, files_of: Any) -> Any:
+    """Return `executed` as the book shows it.
+
+    Captions and alt text come from the run; parameters are shown as they were; below each figure
+    stand the links that `files_of(record)` returns as HTML (empty for none).
+    """
+    notebook = copy.deepcopy(executed)
+    values = parameters(notebook)
+    cells = []
+    for cell in notebook.cells:
+        if INJECTED in tags(cell):
+            cell.metadata["tags"] = [*tags(cell), "remove-cell"]
+        elif "parameters" in tags(cell):
+            cell.source = with_values(cell.source, values)
+        cells.append(cell)
+        for record in _label_figure(cell):
+            if links := files_of(record):
+                below = nbformat.v4.new_markdown_cell(links, id=f"files-{record['id']}"[:64])
+                cells.append(below)
+    notebook.cells = cells
+    _state_run(notebook, values)
+    return notebook
+
+
+def _label_figure(cell: Any) -> list[dict]:
+    """Put id, caption and alt text of the figure that a cell shows into its `mystnb` metadata."""
+    found = [
+        output.metadata[MARK]["figure"]
+        for output in cell.get("outputs", [])
+        if output.get("metadata", {}).get(MARK, {}).get("figure")
+    ]
+    if len(found) > 1:
+        raise CompanionError(f"cell {cell.id} shows {len(found)} figures; a cell can label one")
+    for record in found:
+        mystnb = cell.metadata.setdefault("mystnb", nbformat.from_dict({}))
+        figure = mystnb.setdefault("figure", nbformat.from_dict({}))
+        image = mystnb.setdefault("image", nbformat.from_dict({}))
+        figure["name"] = record["id"]
+        if record.get("caption"):
+            figure["caption"] = record["caption"]
+        if record.get("alt"):
+            image["alt"] = record["alt"]
+        record["caption"], record["alt"] = figure.get("caption"), image.get("alt")
+        if not record["caption"] or not record["alt"]:
+            raise CompanionError(f"figure {record['id']} has no caption or no alt text")
+    return found
+
+
+def _state_run(notebook: Any, values: dict[str, Any]) -> None:
+    """Say below the title on what, and for how long, the chapter ran."""
+    run = notebook.metadata.get(MARK, {})
+    text = f"Edition `{values.get('edition', '?')}`, size `{values.get('size', '?')}`"
+    if "seconds" in run:
+        text += f"; this run took {duration(run['seconds'])} on one processor core"
+    line = f"```{{div}} run-line\n{text}.\n```"
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source += f"\n\n{line}"
+            return
+
+
+def duration(seconds: float) -> str:
+    """Say a time in words.
+
+    >>> duration(8.4), duration(130)
+    ('8 s', '2 min 10 s')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,32 @@
+"""What must be true before a version is published: `make release-check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from th_utils import __version__
+from th_utils.build.repository import PLACEHOLDER, address, commit
+
+
+def problems(root: Path) -> list[str]:
+    """Return one line for each thing that stands against a release; none when it can go out."""
+    found = []
+    if f"/{PLACEHOLDER}/" in address(root):
+        found.append(
+            f"pyproject.toml: [project.urls] Repository still has the placeholder {PLACEHOLDER}"
+        )
+    citation = root / "CITATION.cff"
+    if not citation.exists():
+        found.append("CITATION.cff is missing")
+    else:
+        stated = yaml.safe_load(citation.read_text(encoding="utf-8")).get("version")
+        if stated is not None and str(stated) != __version__:
+            found.append(f"CITATION.cff states version {stated}, the package is {__version__}")
+    for name in ("LICENSE", "README.md", "CONTRIBUTING.md", "requirements.lock"):
+        if not (root / name).exists():
+            found.append(f"{name} is missing")
+    if "local changes" in commit(root):
+        found.append("there are local changes that are not committed")
+    return found
