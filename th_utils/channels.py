@@ -79,8 +79,10 @@ def pair_table(scan: Scan, roles: Roles, *, seed: int = 0, shuffles: int = 2000)
 
     Returns:
         Columns: sender, reader, kind, score ("whole" or "component"), auc, p (one-sided, known
-        senders score higher), null_low and null_high (95 % of the null), senders, readers
-        (numbers of heads).
+        senders score higher), null_low and null_high (95 % of the null), auc_same_layer (known
+        senders against the other heads of their own layer only, since scores grow with nearness),
+        z (largest standard score of a known sender with any reader), senders, readers (numbers
+        of heads).
     """
     rows = []
     for sender, reader, kind in KNOWN_PAIRS:
@@ -102,11 +104,16 @@ def _pair_row(
 ) -> dict[str, Any]:
     senders = set(roles[sender])
     tables = []  # one array [layer, head] of scores per reader that some known sender precedes
+    largest = []
     for head in roles[reader]:
-        if any(s[0] < head[0] for s in senders):
+        earlier = [s for s in senders if s[0] < head[0]]
+        if earlier:
             tables.append(sender_scores(scan, kind, head)[score].double().cpu().numpy())
+            z = composition.z_scores(_all_scores(scan, kind, head, score))
+            largest.append(max(float(z[s].max()) for s in earlier))
     if not tables:
-        return dict(auc=None, p=None, null_low=None, null_high=None, senders=0, readers=0)
+        empty = ("auc", "p", "null_low", "null_high", "auc_same_layer", "z")
+        return dict.fromkeys(empty) | dict(senders=0, readers=0)
     deepest = max(len(table) for table in tables)
     known = [s for s in senders if s[0] < deepest]
     pool = [(layer, head) for layer in range(deepest) for head in range(tables[0].shape[1])]
@@ -124,9 +131,30 @@ def _pair_row(
         p=float((1 + (null >= measured).sum()) / (1 + len(null))),
         null_low=float(np.quantile(null, 0.025)),
         null_high=float(np.quantile(null, 0.975)),
+        auc_same_layer=_same_layer_auc(tables, known),
+        z=max(largest),
         senders=len(known),
         readers=len(tables),
     )
+
+
+def _all_scores(scan: Scan, kind: composition.Kind, reader: Head, score: str) -> Tensor:
+    """Every score of one reader: per head, or per head and component."""
+    layer, head = reader
+    if score == "whole":
+        return scan.heads[kind][:layer, :, layer, head]
+    return scan.components[kind][:layer, :, :, layer, head]
+
+
+def _same_layer_auc(tables: list[np.ndarray], known: Sequence[Head]) -> float:
+    """Area under the curve of each known head against the unknown heads of its own layer."""
+    areas = []
+    for table in tables:
+        for layer, head in known:
+            if layer < len(table):
+                others = [h for h in range(table.shape[1]) if (layer, h) not in known]
+                areas.append(auc(table[layer, [head]], table[layer, others]))
+    return float(np.mean(areas))
 
 
 def _mean_auc(tables: list[np.ndarray], known: Sequence[Head]) -> float:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +153,11 @@ def from_bridge(bridge: Any) -> AttentionWeights:
 
 
 def from_checkpoint(
-    path: Path | str, *, n_heads: int | None = None, dtype: torch.dtype = torch.float32
+    path: Path | str,
+    *,
+    n_heads: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    rounding: Callable[[Tensor], Tensor] | None = None,
 ) -> AttentionWeights:
     """Attention weights straight from safetensors, folded, without building a model.
 
@@ -163,19 +167,25 @@ def from_checkpoint(
         n_heads: number of query heads, needed when there is no config: a bare GPT-2 or GPT-NeoX
             checkpoint does not say it.
         dtype: the weights are converted to this; bf16 and fp16 are upcast before folding.
+        rounding: applied to each stored matrix, turned to ``[out, in]``, before anything else
+            (`q4_1`, to see what rounding to few bits does).
 
     Raises:
         CompanionError: no safetensors, unknown naming scheme, missing tensors, unknown number
             of heads, non-finite values, or an architecture whose attention needs more than this.
     """
-    layers = list(iter_layers(path, n_heads=n_heads, dtype=dtype))
+    layers = list(iter_layers(path, n_heads=n_heads, dtype=dtype, rounding=rounding))
     W_Q, W_K, W_V, W_O = (torch.stack(parts) for parts in zip(*layers, strict=True))
     config = read_config(Path(path))
     return AttentionWeights(W_Q, W_K, W_V, W_O, rotary=rotary_of(config))
 
 
 def iter_layers(
-    path: Path | str, *, n_heads: int | None = None, dtype: torch.dtype = torch.float32
+    path: Path | str,
+    *,
+    n_heads: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    rounding: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Folded (W_Q, W_K, W_V, W_O) of one layer after another; see `from_checkpoint`."""
     path = Path(path)
@@ -192,10 +202,27 @@ def iter_layers(
                 key = scheme.key(layer, name)
                 if key not in tensors:
                     raise CompanionError(f"{path}: tensor {key} is missing from the checkpoint")
-                return tensors[key].get_tensor(key).to(dtype)
+                tensor = tensors[key].get_tensor(key).to(dtype)
+                if rounding is None or tensor.ndim < 2:
+                    return tensor
+                return rounding(tensor.T).T if scheme.conv1d else rounding(tensor)
 
             matrices = scheme.read(read, n_heads or config.get(scheme.heads_field), config)
             yield fold(matrices, read(scheme.gain), centre=scheme.layer_norm)
+
+
+def q4_1(matrix: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+    """A matrix rounded to the Q4_1 format of GGUF files: 4 bits, scale and minimum per 32 inputs.
+
+    The default edition's weights went through this once; applied to another model's, it says how
+    far the rounding moves what the book measures.
+    """
+    import gguf
+
+    kind = gguf.GGMLQuantizationType.Q4_1
+    packed = gguf.quants.quantize(matrix.contiguous().float().cpu().numpy(), kind)
+    rounded = torch.from_numpy(gguf.quants.dequantize(packed, kind))
+    return rounded.to(matrix)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -248,6 +275,7 @@ class _Scheme:
     heads_field: str
     layer_norm: bool
     read: Any  # (reader, n_heads, config) -> W_Q, W_K, W_V, W_O of one layer
+    conv1d: bool = False  # matrices are stored as [in, out]
     prefix: str = ""
     n_layers: int = 0
 
@@ -291,7 +319,9 @@ def _read_llama(read: Any, n_heads: int | None, config: Mapping[str, Any]) -> tu
 
 
 _SCHEMES = (
-    _Scheme(r"h\.(\d+)\.attn\.c_attn\.weight", "ln_1.weight", "n_head", True, _read_gpt2),
+    _Scheme(
+        r"h\.(\d+)\.attn\.c_attn\.weight", "ln_1.weight", "n_head", True, _read_gpt2, conv1d=True
+    ),
     _Scheme(
         r"layers\.(\d+)\.attention\.query_key_value\.weight",
         "input_layernorm.weight",
