@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from th_utils import composition
-from th_utils.roles import Head, Roles, label
+from th_utils.roles import Head, Roles, label, role_of
 from th_utils.svd import HeadSVD, ov_svd
 from th_utils.weights import AttentionWeights
 
@@ -219,8 +219,3 @@ def head_table(scan: Scan, roles: Roles, kind: composition.Kind, reader: Head) -
         rank=list(range(1, len(where) + 1)),
         role=[role_of(roles, at) for at in where],
     )
-
-
-def role_of(roles: Roles, head: Head) -> str:
-    """The first role a head plays, or "other"."""
-    return next((role for role, heads in roles.heads.items() if head in heads), "other")

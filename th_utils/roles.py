@@ -53,9 +53,9 @@ CRITERIA = {
     "heads), more than any equally long random vector in place of any head, and at least a tenth "
     "as much as the strongest head; looks from the end at the second mention more than at the "
     "other names, and with at least a tenth of its attention; is no mover",
-    "duplicate-token": "on repeated random tokens looks at the same token's first mention, with 0.3 "
-    "more of its attention than at that distance without repetition; and with at least a tenth of "
-    "it in the task",
+    "duplicate-token": "on repeated random tokens looks at the same token's first mention, with "
+    "0.3 more of its attention than at that distance without repetition; and with at least a tenth "
+    "of it in the task",
     "previous-token": "on random tokens looks at the token before, with 0.3 more of its attention "
     "than at any other distance; and with at least a tenth of it in the task",
     "induction": "on repeated random tokens looks at the token after the first mention, with 0.3 "
@@ -107,6 +107,11 @@ def label(head: Head) -> str:
     '3.0'
     """
     return f"{head[0]}.{head[1]}"
+
+
+def role_of(roles: Roles, head: Head) -> str:
+    """The first role a head plays, or "other"."""
+    return next((role for role, heads in roles.heads.items() if head in heads), "other")
 
 
 def published(edition: str) -> Roles:

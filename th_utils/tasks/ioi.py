@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import yaml
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from th_utils.errors import CompanionError
@@ -67,6 +67,17 @@ class IOIPrompts:
         return replace(
             self, **moved, positions={role: at.to(device) for role, at in self.positions.items()}
         )
+
+
+def pair_means(per_prompt: Float[Tensor, "prompt *rest"]) -> Float[np.ndarray, "pair *rest"]:
+    """Means over the two orders of each pair of prompts, as `prompts` draws them.
+
+    The two differ in the order of the names only, so they are no independent draws: intervals are
+    taken over pairs.
+    """
+    if len(per_prompt) % 2:
+        raise CompanionError(f"{len(per_prompt)} prompts are not pairs")
+    return per_prompt.double().unflatten(0, (-1, 2)).mean(1).cpu().numpy()
 
 
 def vocabulary() -> dict[str, list[str]]:
