@@ -205,17 +205,75 @@ def component_table(
     )
 
 
-def head_table(scan: Scan, roles: Roles, kind: composition.Kind, reader: Head) -> dict[str, Any]:
-    """Whole-matrix score of every earlier head with one reader, best first (see above)."""
-    layer, head = reader
-    scores = scan.heads[kind][:layer, :, layer, head]
-    z = composition.z_scores(scores)
-    order = torch.argsort(scores.flatten(), descending=True).tolist()
-    where = [tuple(map(int, np.unravel_index(i, scores.shape))) for i in order]
+def distribution_table(scan: Scan, roles: Roles, *, bins: int = 60) -> tuple[dict, list[dict]]:
+    """Standard scores of everything that could write to the known readers, as histograms.
+
+    For each composition type the scores with every reader of the role are standardised reader by
+    reader and pooled; known senders are listed one by one.
+
+    Returns:
+        Columns kind, score ("whole" or "component"), left, right, count of the histograms; and the
+        known pairs: kind, score, sender, reader, component (None for whole matrices), z, rank
+        among all scores with this reader (from 1), of (how many those are).
+    """
+    rows, known = [], []
+    for sender_role, reader_role, kind in KNOWN_PAIRS:
+        for score in ("whole", "component"):
+            pooled = []
+            for reader in roles[reader_role]:
+                if reader[0] == 0:
+                    continue  # nothing comes before the first layer
+                values = _all_scores(scan, kind, reader, score)
+                z = composition.z_scores(values)
+                pooled.append(z.flatten())
+                for sender in roles[sender_role]:
+                    if sender[0] < reader[0]:
+                        known.append(_known(kind, score, sender, reader, z))
+            if not pooled:
+                continue
+            counts, edges = np.histogram(torch.cat(pooled).cpu().numpy(), bins=bins)
+            for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True):
+                rows.append((kind, score, float(left), float(right), int(count)))
+    names = ("kind", "score", "left", "right", "count")
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}, known
+
+
+def _known(kind: str, score: str, sender: Head, reader: Head, z: Tensor) -> dict[str, Any]:
+    """A known pair's largest standard score, and its rank among all scores with the reader."""
+    own = z[sender]
+    best = float(own.max())
     return dict(
-        head=[label(at) for at in where],
-        score=[float(scores[at]) for at in where],
-        z=[float(z[at]) for at in where],
-        rank=list(range(1, len(where) + 1)),
-        role=[role_of(roles, at) for at in where],
+        kind=kind,
+        score=score,
+        sender=label(sender),
+        reader=label(reader),
+        component=int(own.argmax()) if score == "component" else None,
+        z=best,
+        rank=1 + int((z > best).sum()),
+        of=z.numel(),
     )
+
+
+def rounding_table(exact: Scan, rounded: Scan, roles: Roles) -> dict[str, Any]:
+    """Best component score of every earlier head with every known reader, exact and rounded.
+
+    Components of the two decompositions are not matched: a head's best component is compared with
+    its best component.
+
+    Returns:
+        Columns: kind, sender, reader, known (bool), exact, rounded, exact_rank, rounded_rank
+        (among the heads before the reader, from 1).
+    """
+    rows = []
+    for sender_role, reader_role, kind in KNOWN_PAIRS:
+        for reader in roles[reader_role]:
+            before, after = (sender_scores(s, kind, reader)["component"] for s in (exact, rounded))
+            for sender in np.ndindex(*before.shape):
+                pair = [float(scores[sender]) for scores in (before, after)]
+                ranks = [1 + int((scores > scores[sender]).sum()) for scores in (before, after)]
+                known = sender in roles[sender_role]
+                rows.append((kind, label(sender), label(reader), known, *pair, *ranks))
+    names = (
+        "kind", "sender", "reader", "known", "exact", "rounded", "exact_rank", "rounded_rank"
+    )  # fmt: skip
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}

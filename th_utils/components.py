@@ -9,13 +9,16 @@ definition of the second is not known to us in full: *reconstruction*.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from th_utils.attention import inhibition_score
+from th_utils.bootstrap import Interval, bootstrap, permutation_null, rank_correlation
 from th_utils.patching import (
     ComponentEdit,
     direct_query,
@@ -25,9 +28,10 @@ from th_utils.patching import (
     replay,
     run_edited,
 )
-from th_utils.roles import Head
+from th_utils.roles import Head, label
 from th_utils.runs import CleanRun
 from th_utils.svd import HeadSVD
+from th_utils.tasks import ioi
 
 
 def mover_score(run: CleanRun, mover: Head) -> Float[Tensor, " prompt"]:
@@ -153,3 +157,135 @@ def random_directions(
     drawn = torch.randn(V.shape[1], n, generator=torch.Generator().manual_seed(seed)).to(V)
     directions = (V @ drawn).mT
     return directions / directions.norm(dim=-1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class SenderEffects:
+    """All that chapter 03 measures of one inhibition head and the main mover."""
+
+    sender: Head
+    picks: list[int]  # leading components on the split they were chosen on
+    effects: Float[Tensor, "prompt component"]  # on the split reported, direct
+    whole: Float[Tensor, " prompt"]  # the head's whole output removed, direct
+    picked: Float[Tensor, " prompt"]  # the leading components removed together, direct
+    random: Float[Tensor, "prompt case"]  # random directions of the head's write space, direct
+    scores: Float[Tensor, " component"]  # composition score with the mover's query
+
+
+def sender_effects(
+    bridge: Any,
+    chosen_on: CleanRun,
+    reported_on: CleanRun,
+    svd: HeadSVD,
+    reader: Float[Tensor, "layer head d_model d_head"],
+    sender: Head,
+    mover: Head,
+    *,
+    n_random: int,
+    seed: int,
+) -> SenderEffects:
+    """Component by component: choose the leading ones on one run, measure on the other.
+
+    Args:
+        bridge: `TransformerBridge` in compatibility mode.
+        chosen_on, reported_on: clean runs on two splits of the task.
+        svd: SVD of the OV matrices.
+        reader: reduced Q readers (`th_utils.composition.readers`).
+        sender, mover: the heads.
+        n_random: number of random directions.
+        seed: of those.
+    """
+    directions = svd.V[sender].mT
+    picks = leading(direct_effects(bridge, chosen_on, sender, mover, directions))
+    unit = reader[mover] / torch.linalg.matrix_norm(reader[mover])
+    control = random_directions(svd, sender, n_random, seed=seed)
+    return SenderEffects(
+        sender=sender,
+        picks=picks,
+        effects=direct_effects(bridge, reported_on, sender, mover, directions),
+        whole=direct_fall(bridge, reported_on, sender, mover),
+        picked=direct_fall(bridge, reported_on, sender, mover, remove(svd, *sender, picks)),
+        random=direct_effects(bridge, reported_on, sender, mover, control),
+        scores=torch.linalg.vector_norm(directions @ unit, dim=-1),
+    )
+
+
+def panels_table(measured: Sequence[SenderEffects], abba: Bool[Tensor, " prompt"]) -> dict:
+    """Both readings of every component of the strongest inhibition heads.
+
+    Returns:
+        Columns: head, component, inhibition (mean over prompts), abba, baba (means over each
+        order), composition, random_low, random_high (95 % of the mean effects of random
+        directions of the same head's write space), picked (bool).
+    """
+    rows = []
+    for m in measured:
+        random = m.random.mean(0).double().cpu().numpy()
+        low, high = np.quantile(random, [0.025, 0.975])
+        for k in range(m.effects.shape[1]):
+            effect = m.effects[:, k]
+            rows.append(
+                dict(
+                    head=label(m.sender),
+                    component=k,
+                    inhibition=float(effect.mean()),
+                    abba=float(effect[abba].mean()),
+                    baba=float(effect[~abba].mean()),
+                    composition=float(m.scores[k]),
+                    random_low=float(low),
+                    random_high=float(high),
+                    picked=k in m.picks,
+                )
+            )
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def pooled_share(
+    part: Float[np.ndarray, "pair sender"], whole: Float[np.ndarray, "pair sender"], *, seed: int
+) -> Interval:
+    """Summed part over summed whole, with a bootstrap interval over pairs of prompts."""
+    return bootstrap(
+        lambda p, w: p.sum(axis=(1, 2)) / w.sum(axis=(1, 2)), [part, whole], seed=seed, batched=True
+    )
+
+
+def agreement(
+    measured: Sequence[SenderEffects], *, seed: int, shuffles: int = 2000
+) -> tuple[Interval, dict[str, list]]:
+    """Rank correlation of composition score and size of inhibition over a head's components.
+
+    Returns:
+        The mean over heads with a bootstrap interval over pairs of prompts; and per head: head,
+        rho, p (one-sided, components permuted), best (component with the highest composition
+        score), coincide (it is one of the two that inhibit most).
+    """
+    rows = []
+    for m in measured:
+        size = m.effects.mean(0).abs().double().cpu().numpy()
+        scores = m.scores.double().cpu().numpy()
+        test = permutation_null(
+            lambda s, size=size: rank_correlation(s, size), scores, seed=seed, n=shuffles
+        )
+        best = int(scores.argmax())
+        rows.append((label(m.sender), test.value, test.p, best, best in leading(m.effects)))
+    effects = np.stack([ioi.pair_means(m.effects) for m in measured], axis=1)
+    scores = np.stack([m.scores.double().cpu().numpy() for m in measured])
+
+    def mean_rho(sample: np.ndarray) -> float:
+        sizes = np.abs(sample.mean(axis=0))
+        return float(np.mean([rank_correlation(s, e) for s, e in zip(scores, sizes, strict=True)]))
+
+    interval = bootstrap(mean_rho, [effects], seed=seed)
+    names = ("head", "rho", "p", "best", "coincide")
+    return interval, {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def weight_panels(scan_scores: Float[Tensor, " component"], head: Head) -> dict[str, list]:
+    """Composition scores of one head's components with one reader, for editions without a forward
+    pass: head, component, composition.
+    """
+    return {
+        "head": [label(head)] * len(scan_scores),
+        "component": list(range(len(scan_scores))),
+        "composition": [float(score) for score in scan_scores],
+    }
