@@ -9,7 +9,7 @@ one reader.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,18 +40,11 @@ class Scan:
     heads: dict[str, Float[Tensor, "layer head reader_layer reader_head"]]
 
 
-def scan(
-    weights: AttentionWeights,
-    *,
-    offsets: Sequence[int] = composition.OFFSETS,
-    progress: Callable[[range], Sequence[int]] = lambda layers: layers,
-) -> Scan:
+def scan(weights: AttentionWeights, *, offsets: Sequence[int] = composition.OFFSETS) -> Scan:
     """All component and whole-matrix scores of a model, Q, K and V."""
     svd = ov_svd(weights)
     components = {
-        kind: composition.component_scores(
-            svd, composition.readers(weights, kind, offsets=offsets), progress=progress
-        )
+        kind: composition.component_scores(svd, composition.readers(weights, kind, offsets=offsets))
         for kind in composition.KINDS
     }
     heads = {kind: composition.head_scores(c, svd.S) for kind, c in components.items()}

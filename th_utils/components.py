@@ -18,15 +18,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from th_utils.attention import inhibition_score
-from th_utils.bootstrap import Interval, bootstrap, permutation_null, rank_correlation
+from th_utils.bootstrap import (
+    Interval,
+    bootstrap,
+    permutation_null,
+    rank_correlation,
+)
 from th_utils.patching import (
     ComponentEdit,
     direct_query,
     end_attention,
     head_outputs,
     remove,
-    replay,
-    run_edited,
 )
 from th_utils.roles import Head, label
 from th_utils.runs import CleanRun
@@ -85,68 +88,6 @@ def _direct_fall(
 def leading(effects: Float[Tensor, "prompt component"], n: int = 2) -> list[int]:
     """The components with the largest mean effect, largest first."""
     return effects.mean(0).argsort(descending=True)[:n].tolist()
-
-
-def removed_in_turn(
-    bridge: Any, run: CleanRun, svd: HeadSVD, sender: Head, mover: Head
-) -> dict[str, Float[Tensor, "prompt component"]]:
-    """Each component removed at the end position, everything after it recomputed.
-
-    Returns:
-        Falls against the clean run of the mover's inhibition score ("inhibition") and of the
-        logit difference ("logit difference", nats), per prompt and component.
-    """
-    directions = svd.V[sender[0], sender[1]].mT
-    output = head_outputs(bridge, run, *sender)
-    delta = -(output @ directions.mT)[..., None] * directions
-    after = replay(bridge, run, sender[0], delta, watch=[mover])
-    return {
-        "inhibition": mover_score(run, mover)[:, None] - scores_of(run, after.patterns[mover]),
-        "logit difference": run.logit_difference[:, None] - after.logit_difference,
-    }
-
-
-def removed_together(
-    bridge: Any,
-    run: CleanRun,
-    mover: Head,
-    edits: Sequence[ComponentEdit],
-) -> dict[str, Float[Tensor, " prompt"]]:
-    """Several heads edited at the end position at once, the whole model recomputed.
-
-    Returns:
-        Falls against the clean run, as in `removed_in_turn`, per prompt.
-    """
-    prompts = run.prompts
-    name = f"blocks.{mover[0]}.attn.hook_pattern"
-    falls: dict[str, list[Tensor]] = {"inhibition": [], "logit difference": []}
-    clean, done = mover_score(run, mover), 0
-    for batch in prompts.batches(32):
-        end, n = batch.positions["end"], torch.arange(len(batch), device=batch.tokens.device)
-        logits, kept = run_edited(bridge, batch.tokens, edits, positions=end, keep_hooks=[name])
-        pattern = kept[name][n, mover[1], end][:, None]
-        score = inhibition_score(pattern, batch.positions["IO"], batch.positions["S1"])[:, 0]
-        rows = slice(done, done + len(batch))
-        falls["inhibition"].append(clean[rows] - score)
-        final = logits[n, end]
-        falls["logit difference"].append(
-            run.logit_difference[rows] - (final[n, batch.io] - final[n, batch.s])
-        )
-        done += len(batch)
-    return {key: torch.cat(parts) for key, parts in falls.items()}
-
-
-def random_components(
-    svd: HeadSVD, picks: dict[Head, list[int]], *, seed: int
-) -> list[ComponentEdit]:
-    """Removal of as many other components of the same heads, drawn at random."""
-    generator = torch.Generator().manual_seed(seed)
-    edits = []
-    for head, chosen in picks.items():
-        others = [k for k in range(svd.S.shape[-1]) if k not in chosen]
-        drawn = torch.randperm(len(others), generator=generator)[: len(chosen)]
-        edits.append(remove(svd, *head, [others[i] for i in drawn.tolist()]))
-    return edits
 
 
 def random_directions(

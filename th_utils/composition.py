@@ -22,7 +22,7 @@ readers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from th_utils.errors import CompanionError
+from th_utils.progress import track
 from th_utils.svd import HeadSVD
 from th_utils.weights import AttentionWeights
 
@@ -95,17 +96,13 @@ def _averaged(
 
 
 def component_scores(
-    svd: HeadSVD,
-    reader: Float[Tensor, "layer head d_model d_head"],
-    *,
-    progress: Callable[[range], Sequence[int]] = lambda layers: layers,
+    svd: HeadSVD, reader: Float[Tensor, "layer head d_model d_head"]
 ) -> Float[Tensor, "layer head component reader_layer reader_head"]:
     """Score of every component of every head with every head of every later layer.
 
     Args:
         svd: SVD of the OV matrices (`th_utils.svd.ov_svd`); only V is used.
         reader: reduced readers of one kind (`readers`).
-        progress: wraps the range of sender layers, to report progress.
 
     Returns:
         Scores in [0, 1]; NaN where the reader is not in a later layer than the writer.
@@ -119,7 +116,7 @@ def component_scores(
     unit = reader / torch.linalg.matrix_norm(reader)[..., None, None]
     joined = unit.permute(2, 0, 1, 3).reshape(d_model, -1)  # d_model x (layer head d_head)
     scores = reader.new_full((layers, heads, components, layers, heads), math.nan)
-    for layer in progress(range(layers - 1)):
+    for layer in track(range(layers - 1), "composition scores by layer"):
         writers = svd.V[layer].mT.reshape(-1, d_model)
         later = joined[:, (layer + 1) * heads * d_head :]
         parts = (writers @ later).view(heads, components, -1, heads, d_head)

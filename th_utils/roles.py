@@ -19,7 +19,6 @@ duplicate-token, induction, previous-token
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import NormalDist
 from typing import Any
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from th_utils.attention import attention_to, direct_logit_attribution, inhibition_score, readout
 from th_utils.patching import direct_query, head_outputs
+from th_utils.progress import track
 from th_utils.runs import CleanRun, clean_run
 from th_utils.tasks import ioi
 
@@ -145,7 +145,6 @@ def find(
     seed: int = 0,
     split: ioi.Split = "find",
     n: int = PROMPTS,
-    progress: Callable[[Sequence[Any]], Sequence[Any]] = lambda steps: steps,
 ) -> Roles:
     """Find the heads of each role in a model.
 
@@ -154,7 +153,6 @@ def find(
         seed: seed of prompts, random tokens and random control vectors.
         split: half of templates and names to measure on.
         n: number of prompts.
-        progress: wraps the layers of the longest step, to report progress.
     """
     prompts = ioi.prompts(bridge.tokenizer, n, seed=seed, split=split)
     run = clean_run(bridge, prompts, rows=("end", "S2", "S1+1"))
@@ -162,7 +160,7 @@ def find(
     dla_absent = _absent_attribution(bridge, run, seed=seed, split=split)
     movers = _movers(run, dla, dla_absent)
     inhibition, random = inhibition_effects(
-        bridge, run, _top(dla.mean(1), movers), seed=seed, split=split, progress=progress
+        bridge, run, _top(dla.mean(1), movers), seed=seed, split=split
     )
     sequence, control = sequence_scores(bridge, seed=seed)
     measured = Measured(dla, dla_absent, inhibition, random, _looks(run), sequence, control)
@@ -212,7 +210,6 @@ def inhibition_effects(
     *,
     seed: int = 0,
     split: ioi.Split = "find",
-    progress: Callable[[Sequence[Any]], Sequence[Any]] = lambda steps: steps,
 ) -> tuple[Float[Tensor, "layer prompt head"], Float[Tensor, "layer prompt head"]]:
     """Fall of the movers' inhibition score when one head's write is exchanged in their queries.
 
@@ -232,7 +229,7 @@ def inhibition_effects(
     io, s1 = prompts.positions["IO"], prompts.positions["S1"]
     heads = range(bridge.cfg.n_heads)
     last = max((layer for layer, _ in movers), default=0)
-    for layer in progress(range(last)):
+    for layer in track(range(last), "layers searched for inhibition heads"):
         delta = torch.stack(
             [
                 head_outputs(bridge, other, layer, h) - head_outputs(bridge, run, layer, h)

@@ -7,7 +7,7 @@ attention patterns, not the several hundred activations of a full cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from th_utils.errors import CompanionError
+from th_utils.progress import track
 from th_utils.tasks.ioi import IOIPrompts
 from th_utils.weights import Rotary, rotary_of
 
@@ -54,7 +55,6 @@ def clean_run(
     prompts: IOIPrompts,
     *,
     rows: Sequence[str] = ("end",),
-    progress: Callable[[Sequence[IOIPrompts]], Sequence[IOIPrompts]] = lambda batches: batches,
 ) -> CleanRun:
     """Run prompts through a bridge in compatibility mode and keep what the chapters need.
 
@@ -62,7 +62,6 @@ def clean_run(
         bridge: `TransformerBridge` in compatibility mode.
         prompts: the prompts; their tokens are fed as they are, nothing is prepended.
         rows: position roles from which attention is kept (keys of `IOIPrompts.positions`).
-        progress: wraps the list of batches, to report progress.
     """
     layers, turn = bridge.cfg.n_layers, rotary(bridge)
     names = [
@@ -71,7 +70,7 @@ def clean_run(
         for hook in ("hook_resid_pre", *(f"attn.hook_{n}" for n in ("q", "k", "v", "z", "pattern")))
     ]
     parts = []
-    for batch in progress(prompts.batches(BATCH)):
+    for batch in track(prompts.batches(BATCH), "batches of prompts"):
         logits, cache = bridge.run_with_cache(
             batch.tokens, names_filter=[*names, "ln_final.hook_scale"], return_type="logits"
         )
