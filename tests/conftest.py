@@ -164,6 +164,14 @@ def tiny_model(request) -> Path:
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture(scope="session")
+def default_bridge():
+    """The default edition's model, loaded once; tests must leave it as they found it."""
+    from th_utils import models
+
+    return models.load(models.DEFAULT)
+
+
 @pytest.fixture
 def tiny_bridge(tiny_model):
     """Each small model in turn as a TransformerBridge in compatibility mode.
@@ -173,3 +181,10 @@ def tiny_bridge(tiny_model):
     from th_utils import models
 
     return models.load(tiny_model)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Give the tests of the pretrained model to one worker, so that it is in memory once."""
+    for item in items:
+        if item.get_closest_marker("model"):
+            item.add_marker(pytest.mark.xdist_group("model"))

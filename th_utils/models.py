@@ -87,7 +87,7 @@ def resolve(name: str | os.PathLike[str]) -> Edition:
         if text in (edition, entry.get("hub")):
             return Edition(edition, _named_path(edition), entry.get("hub"), entry)
     path = Path(text).expanduser()
-    if path.exists():
+    if text and path.exists():
         if path.is_file() and path.suffix != ".safetensors":
             raise CompanionError(
                 f"{path} is neither a directory nor a .safetensors file; other files, pickles "
