@@ -13,6 +13,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 
+# tqdm says this on its first import in a kernel without ipywidgets, whoever imports it: into the
+# output of the cell that happens to load the first model.
+warnings.filterwarnings("ignore", message="IProgress not found")
+
 
 def in_kernel() -> bool:
     """Whether this process is a notebook's kernel."""
