@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from th_utils.errors import CompanionError
@@ -193,9 +193,19 @@ def iter_layers(
     with ExitStack() as stack:
         tensors: dict[str, Any] = {}
         for file in safetensors_files(path):
-            handle = stack.enter_context(safe_open(file, framework="pt"))
+            try:
+                handle = stack.enter_context(safe_open(file, framework="pt"))
+            except (SafetensorError, OSError) as error:
+                raise CompanionError(
+                    f"{file} is missing or damaged ({error}): fetch the checkpoint again"
+                ) from error
             tensors.update(dict.fromkeys(handle.keys(), handle))
         scheme = naming_scheme(tensors, config)
+        if scheme.rotary and rotary_of(config) is None:
+            raise CompanionError(
+                f"{path}: the base of the rotary embedding is not known, and queries and keys mean "
+                "nothing without it: put the model's config.json beside the weights"
+            )
         for layer in range(scheme.n_layers):
 
             def read(name: str, layer: int = layer) -> Tensor:
@@ -247,6 +257,9 @@ def safetensors_files(path: Path) -> list[Path]:
     return files
 
 
+_COMMON_BASE = ("gpt_neox", "llama", "mistral")
+
+
 def rotary_of(config: Mapping[str, Any]) -> Rotary | None:
     """Rotary embedding said by a Hugging Face config, None for models without (GPT-2).
 
@@ -254,10 +267,12 @@ def rotary_of(config: Mapping[str, Any]) -> Rotary | None:
         CompanionError: for rescaled frequencies (Llama 3's and others), which are not covered.
     """
     said = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    kind = said.get("rope_type", "default")
+    kind = said.get("rope_type") or said.get("type") or "default"
     if kind != "default":
         raise CompanionError(f"rotary embedding of type {kind!r} is not supported")
     base = said.get("rope_theta") or config.get("rope_theta") or config.get("rotary_emb_base")
+    if base is None and config.get("model_type") in _COMMON_BASE:
+        base = 10000.0  # what transformers takes where the config of such a model is silent
     if base is None:
         return None
     heads = config["num_attention_heads"]
@@ -276,6 +291,7 @@ class _Scheme:
     layer_norm: bool
     read: Any  # (reader, n_heads, config) -> W_Q, W_K, W_V, W_O of one layer
     conv1d: bool = False  # matrices are stored as [in, out]
+    rotary: bool = True
     prefix: str = ""
     n_layers: int = 0
 
@@ -314,13 +330,24 @@ def _read_llama(read: Any, n_heads: int | None, config: Mapping[str, Any]) -> tu
     if not n_heads:
         _heads(n_heads, d_model)
     d_head = query.shape[0] // n_heads
+    if query.shape[0] % n_heads or key.shape[0] % d_head:
+        raise CompanionError(
+            f"{n_heads} heads do not divide the {query.shape[0]} rows of queries and "
+            f"{key.shape[0]} of keys"
+        )
     split = [w.reshape(-1, d_head, d_model).transpose(1, 2) for w in (query, key, value)]
     return (*split, out.T.reshape(n_heads, d_head, d_model))
 
 
 _SCHEMES = (
     _Scheme(
-        r"h\.(\d+)\.attn\.c_attn\.weight", "ln_1.weight", "n_head", True, _read_gpt2, conv1d=True
+        r"h\.(\d+)\.attn\.c_attn\.weight",
+        "ln_1.weight",
+        "n_head",
+        True,
+        _read_gpt2,
+        conv1d=True,
+        rotary=False,
     ),
     _Scheme(
         r"layers\.(\d+)\.attention\.query_key_value\.weight",
@@ -345,7 +372,11 @@ def naming_scheme(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> _Sch
     """Which family's naming a checkpoint follows, with its prefix and number of layers."""
     model_type = str(config.get("model_type", ""))
     normed = any(re.search(r"self_attn\.[qk]_norm", key) for key in tensors)
-    if model_type.startswith(_UNLIKE_LLAMA) or normed:
+    # a norm with a bias is a LayerNorm, as in StableLM: its readers would have to be centred too
+    biased = any(re.search(r"layers\.\d+\.self_attn\.q_proj", key) for key in tensors) and any(
+        key.endswith("input_layernorm.bias") for key in tensors
+    )
+    if model_type.startswith(_UNLIKE_LLAMA) or normed or biased:
         raise CompanionError(
             f"attention of {model_type or 'this model'} is not supported: its norm is not the "
             "plain gain that can be folded into the readers"
