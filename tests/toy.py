@@ -1,9 +1,10 @@
-"""A tiny project in a temporary folder: the real Snakefile, two chapters, a book."""
+"""A tiny project in a temporary folder: this package and Snakefile, two chapters, a book."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,7 +44,7 @@ display(Markdown("It **holds**, see {{numref}}`fig-{name}`."),
         metadata={{"talking_heads": {{"claim": record}}}})"""
 
 
-def chapter(name: str, number: int, imports: str = "", slow: float = 0.0) -> nbformat.NotebookNode:
+def chapter(name: str, imports: str = "", slow: float = 0.0) -> nbformat.NotebookNode:
     """A chapter with the cells that every chapter has; `slow` seconds pass in one of them."""
     cells = [
         new_markdown_cell(f"# The {name}\n\nIt is a line.", id="title"),
@@ -72,13 +73,20 @@ def chapter(name: str, number: int, imports: str = "", slow: float = 0.0) -> nbf
 
 
 def make(root: Path, slow: float = 0.0) -> Path:
-    """Write the project below `root`: chapter 01 imports `th_utils.progress`, 02 does not."""
+    """Write the project below `root`; only chapter 01 uses `th_utils.progress` and `alpha.yml`.
+
+    The package is copied, so that tests can change modules of it.
+    """
     (root / "notebooks").mkdir(parents=True)
-    for number, name, imports in ((1, "alpha", "import th_utils.progress"), (2, "beta", "")):
-        notebook = chapter(name, number, imports, slow)
+    alpha = "from th_utils import paths, progress\nassert paths.data_path('alpha.yml').exists()"
+    for number, name, imports in ((1, "alpha", alpha), (2, "beta", "")):
+        notebook = chapter(name, imports, slow)
         nbformat.write(notebook, root / "notebooks" / f"{number:02d}_{name}.ipynb")
     for name in ("Snakefile", "_config.yml", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
+    shutil.copytree(
+        ROOT / "th_utils", root / "th_utils", ignore=shutil.ignore_patterns("__pycache__")
+    )
     (root / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nparts:\n- caption: Chapters\n  numbered: true\n"
         "  chapters:\n  - file: notebooks/01_alpha\n  - file: notebooks/02_beta\n"
@@ -93,22 +101,33 @@ def make(root: Path, slow: float = 0.0) -> Path:
         (root / "book" / f"{page}.md").write_text(text)
     (root / "data").mkdir()
     (root / "data" / "claims.yml").write_text(
-        "- {id: toy-alpha, chapter: '01', paper: A, where: nowhere, claim: It rises., "
+        "claims:\n- {id: toy-alpha, chapter: '01', paper: A, where: nowhere, claim: It rises., "
         "statistic: slope, direction: at-least, holds: 0.9, partly: 0.7}\n"
         "- {id: toy-gamma, chapter: '01', paper: A, where: nowhere, claim: It falls., "
         "statistic: slope, direction: at-most, holds: 0.9, partly: 0.95}\n"
     )
+    (root / "data" / "alpha.yml").write_text("a: 1\n")
     (root / "data" / "models.yml").write_text("toy: {model: none, licence: MIT}\n")
     return root
 
 
-def environment() -> dict[str, str]:
-    """The environment for a build of the project: this checkout's package, no terminal."""
+def environment(root: Path) -> dict[str, str]:
+    """The environment for a build of the project: its own copy of the package, no terminal."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("TH_")}
-    search = [str(ROOT), kept.get("PYTHONPATH", "")]
+    search = [str(root), kept.get("PYTHONPATH", "")]
     return kept | {"PYTHONPATH": os.pathsep.join(part for part in search if part)}
 
 
-def command(*arguments: str) -> list[str]:
-    """The build's command line, on the toy edition."""
-    return [sys.executable, "-m", "th_utils.build", *arguments, "--edition", EDITION]
+def start(root: Path, *arguments: str) -> subprocess.Popen:
+    """Start a build command on the toy edition, its output in `build.log`."""
+    command = [sys.executable, "-m", "th_utils.build", *arguments, "--edition", EDITION]
+    with open(root / "build.log", "wb") as log:
+        return subprocess.Popen(
+            command, cwd=root, env=environment(root), stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+def build(root: Path, *arguments: str) -> tuple[int, str]:
+    """Run a build command to its end; return its exit status and all its output."""
+    status = start(root, *arguments).wait(timeout=300)
+    return status, (root / "build.log").read_text(errors="replace")

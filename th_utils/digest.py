@@ -42,10 +42,7 @@ def closure_of_notebook(path: str | Path) -> list[Path]:
     path = Path(path).resolve()
     code = "\n".join(_python_of(cell) for cell in _cells(path) if cell["cell_type"] == "code")
     tree = _parse(code, path)
-    files = {path, *_data_files(tree, path)}
-    for module in _imports(tree, "", is_package=False):
-        files.update(closure_of_module(module))
-    return sorted(files)
+    return sorted({path, *_data_files(tree, path), *_closure(_imports(tree, "", False))})
 
 
 def closure_of_module(name: str) -> list[Path]:
@@ -56,22 +53,7 @@ def closure_of_module(name: str) -> list[Path]:
     """
     if _module_file(name) is None:
         raise ClosureError(f"there is no module {name}")
-    files: set[Path] = set()
-    seen: set[str] = set()
-    waiting = [name]
-    while waiting:
-        module = waiting.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        if (file := _module_file(module)) is None:
-            continue  # a name inside a module, not a module: `from th_utils.x import name`
-        tree = _parse(file.read_text(encoding="utf-8"), file)
-        files.update({file, *_data_files(tree, file), *_neighbours(tree, file)})
-        waiting.extend(_imports(tree, module, is_package=file.name == "__init__.py"))
-        if "." in module:  # importing a.b runs a/__init__.py first
-            waiting.append(module.rpartition(".")[0])
-    return sorted(files)
+    return sorted(_closure([name]))
 
 
 def digest(files: Iterable[str | Path]) -> str:
@@ -86,6 +68,26 @@ def digest(files: Iterable[str | Path]) -> str:
 def build_digest(files: Iterable[str | Path]) -> str:
     """Return 16 hex digits that change whenever the chapter built from `files` could change."""
     return _hash(_paths(files), prose=True)
+
+
+def _closure(names: Iterable[str]) -> set[Path]:
+    """Follow the imports of modules; names that are no module of this package are passed over."""
+    files: set[Path] = set()
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        if "." in module:  # importing a.b runs a/__init__.py first
+            waiting.append(module.rpartition(".")[0])
+        if (file := _module_file(module)) is None:
+            continue  # a name inside a module: `from th_utils.x import name`
+        tree = _parse(file.read_text(encoding="utf-8"), file)
+        files.update({file, *_data_files(tree, file), *_neighbours(tree, file)})
+        waiting.extend(_imports(tree, module, file.name == "__init__.py"))
+    return files
 
 
 def _paths(files: Iterable[str | Path]) -> list[Path]:
@@ -111,7 +113,10 @@ def _label(path: Path) -> str:
 
 
 def _cells(path: Path) -> list[dict]:
-    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ClosureError(f"{path.name} cannot be read as a notebook ({error})") from error
 
 
 def _source(cell: dict) -> str:

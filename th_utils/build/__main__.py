@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from th_utils.build.layout import DEFAULT_EDITION, DEFAULT_SIZE, SIZES, Layout, find_root
@@ -55,8 +55,13 @@ def record(layout: Layout, options: argparse.Namespace) -> int:
 def model(layout: Layout, options: argparse.Namespace) -> int:
     """Fetch and convert the edition's model, so that chapters side by side find it ready."""
     from th_utils import models
+    from th_utils.build.display import Reporter
 
-    models.prepare(layout.edition)
+    with tempfile.TemporaryDirectory() as folder:
+        progress = Path(folder) / "progress.jsonl"
+        os.environ["TH_PROGRESS"] = str(progress)
+        with Reporter(f"model {layout.edition}", 0, progress):
+            models.prepare(layout.edition)
     return 0
 
 
@@ -64,21 +69,16 @@ def render(layout: Layout, options: argparse.Namespace) -> int:
     """Render the book of the chapters executed so far."""
     from th_utils.build.render import render
 
+    print("rendering the book", file=sys.stderr)
     render(layout)
     return 0
 
 
 def clear_cache(layout: Layout, options: argparse.Namespace) -> int:
     """Remove the converted models and the measurements kept for all builds of this user."""
-    from th_utils.paths import cache_dir
+    from th_utils import store
 
-    folder = cache_dir()
-    freed = 0
-    for part in CACHED:  # never the whole folder: the user may have named one with more in it
-        for path in (folder / part).rglob("*"):
-            freed += path.stat().st_size if path.is_file() else 0
-        shutil.rmtree(folder / part, ignore_errors=True)
-    print(f"removed {freed / 1e6:.0f} MB below {folder}")
+    print(f"removed {store.clear_cache() / 1e6:.0f} MB")
     return 0
 
 
@@ -91,7 +91,6 @@ def release_check(layout: Layout, options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-CACHED = ("models", "measurements", "downloads")
 COMMANDS = (book, chapter, refresh, record, model, render, clear_cache, release_check)
 
 

@@ -19,11 +19,11 @@ from typing import TextIO
 
 RECORD = "\x1e"
 COLLECTED = "TH_BOARD"  # set by the build command for its runners
-LINE_EVERY = 15.0  # seconds between plain lines within a cell
+LINE_EVERY = 10.0  # seconds between plain lines within a cell
 DRAW_EVERY = 0.3  # seconds between looks at the progress file
 
 
-def bar(done: float, total: float | None, width: int = 16) -> str:
+def bar(done: float | int, total: float | int | None, width: int = 12) -> str:
     """Draw a bar with a percentage, or a count where the total is not known.
 
     >>> bar(1, 4, width=8)
@@ -40,14 +40,19 @@ def bar(done: float, total: float | None, width: int = 16) -> str:
 
 def describe(state: dict) -> str:
     """Say where a chapter stands, in one line."""
-    text = f"{state['chapter']}  cell {state['cell']}/{state['cells']}"
+    text = str(state["chapter"])
+    if state["cells"]:
+        text += f"  cell {state['cell']}/{state['cells']}"
     if state.get("desc"):
         text += f"  {bar(state['n'], state.get('total'))} {state['desc']}"
     return text
 
 
 class Reporter:
-    """Reports the state of one running chapter, and follows the bar inside its current cell."""
+    """Reports the state of one running chapter, and follows the bar inside its current cell.
+
+    Work that has no cells gives their number as 0.
+    """
 
     def __init__(self, chapter: str, cells: int, progress: Path, stream: TextIO | None = None):
         self.stream = stream or sys.stderr

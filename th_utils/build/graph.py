@@ -11,6 +11,7 @@ from th_utils import __version__
 from th_utils.build.layout import Layout
 from th_utils.build.repository import commit
 from th_utils.digest import build_digest, closure_of_notebook
+from th_utils.errors import CompanionError
 from th_utils.paths import PACKAGE_DIR
 
 # The packages whose versions the results state: another version of one is another result.
@@ -18,8 +19,15 @@ STATED = ("torch", "transformers", "transformer-lens", "numpy", "matplotlib")
 
 
 def chapter_digest(layout: Layout, chapter: str) -> str:
-    """Digest of all that can change an executed chapter: sources, data, stated versions."""
-    closure = build_digest(_closure(layout.source(chapter)))
+    """Digest of all that can change an executed chapter: sources, data, stated versions.
+
+    A chapter whose sources cannot be read gets a digest too: its job fails and says why, and the
+    other chapters go on.
+    """
+    try:
+        closure = build_digest(_closure(layout.source(chapter)))
+    except CompanionError as error:
+        closure = str(error)
     return _hash(closure, versions(), build_digest([PACKAGE_DIR / "build" / "run.py"]))
 
 
@@ -56,7 +64,11 @@ def marker(layout: Layout) -> Path:
 
 def model_marker(layout: Layout, chapter: str):
     """The model's marker as an input of `chapter`, if its closure loads models at all."""
-    if PACKAGE_DIR / "models.py" not in _closure(layout.source(chapter)):
+    try:
+        closure = _closure(layout.source(chapter))
+    except CompanionError:
+        return []
+    if PACKAGE_DIR / "models.py" not in closure:
         return []
     from snakemake.io import ancient
 

@@ -180,7 +180,7 @@ def _state_run(notebook: Any, values: dict[str, Any]) -> None:
             return
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Say a time in words.
 
     >>> duration(8.4), duration(130)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-MARKER = re.compile(r"^<!-- generated: (\w+) -->\s*$", re.MULTILINE)
+MARKER = re.compile(r"^<!-- generated: (\w+) -->[ \t]*$", re.MULTILINE)
 NOT_MEASURED = "not measured here"
 
 
@@ -69,25 +69,30 @@ def _value_cell(claim: dict, record: dict | None) -> str:
     return text
 
 
+MODEL_COLUMNS = {
+    "edition": "Edition",
+    "model": "Model",
+    "runs": "What runs",
+    "licence": "Licence",
+    "size": "Size",
+    "source": "Source",
+    "sha256": "SHA-256",
+    "notes": "Notes",
+}
+
+
 def models(known: Iterable[dict]) -> str:
-    """The table of known editions."""
-    columns = [
-        ("edition", "Edition"),
-        ("model", "Model"),
-        ("licence", "Licence"),
-        ("size", "Download"),
-        ("source", "Source"),
-        ("sha256", "SHA-256"),
-    ]
+    """The table of known editions; columns that nobody fills are left out."""
     rows = list(known)
-    kept = [(key, name) for key, name in columns if any(row.get(key) for row in rows)]
-    return table(
-        [name for _, name in kept], [[_plain(row.get(key)) for key, _ in kept] for row in rows]
-    )
+    kept = [key for key in MODEL_COLUMNS if any(row.get(key) for row in rows)]
+    body = [[_model_cell(key, row.get(key)) for key in kept] for row in rows]
+    return table([MODEL_COLUMNS[key] for key in kept], body)
 
 
-def _plain(value: Any) -> str:
-    return "" if value is None else str(value)
+def _model_cell(key: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return f"`{value}`" if key in ("edition", "sha256") else str(value)
 
 
 def gallery(chapters: Iterable[tuple[str, list[dict]]], files_of: Callable[[dict], str]) -> str:

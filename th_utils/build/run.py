@@ -12,12 +12,14 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
 
 from th_utils.build.layout import DEFAULT_EDITION, DEFAULT_SIZE, SIZES, Layout, find_root
 from th_utils.build.processes import die_with_parent
+from th_utils.digest import closure_of_notebook
 from th_utils.errors import CompanionError
 from th_utils.paths import atomic_write
 
@@ -35,6 +37,7 @@ def run_chapter(layout: Layout, chapter: str) -> Path:
     started = time.monotonic()
     partial = work / f"{chapter}.ipynb"
     try:
+        closure_of_notebook(layout.source(chapter))  # else nobody knows when to run it again
         notebook = _execute(layout, chapter, partial, work)
         text = _finish(notebook, layout, time.monotonic() - started)
         _promote(work / "output", layout.base)
@@ -61,13 +64,16 @@ def _set_environment(work: Path) -> None:
     from th_utils.build.kernel import write_kernelspec
 
     write_kernelspec(work / "jupyter")
+    (work / "tmp").mkdir()
+    tempfile.tempdir = None  # forget the folder chosen earlier, if one was
     search = [str(work / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
     os.environ |= {
         "TH_OUTPUT": str(work / "output"),
         "TH_PROGRESS": str(work / "progress.jsonl"),
         "JUPYTER_PATH": os.pathsep.join(part for part in search if part),
-        # Connection files of killed kernels go with the work folder.
+        # Connection files and the like of killed kernels go with the work folder.
         "JUPYTER_RUNTIME_DIR": str(work / "runtime"),
+        "TMPDIR": str(work / "tmp"),
         # No start-up files of the user's, and no history database that two kernels contend for.
         "IPYTHONDIR": str(work / "ipython"),
         # One thread: two chapters run at once on two cores, and the singular vectors of equal
@@ -156,7 +162,8 @@ def _explain(error: Exception, layout: Layout, chapter: str, partial: Path) -> s
     if name == "DeadKernelError":
         return f"chapter {chapter}: its process died, most often for want of memory (log: {shown})"
     value = " ".join(str(value).split())
-    if len(getattr(error, "traceback", None) or []) == 1:  # CompanionError shows one line only
+    if isinstance(error, CompanionError) or len(getattr(error, "traceback", None) or []) == 1:
+        # In a kernel, CompanionError renders as one line instead of a traceback.
         return f"chapter {chapter}: {value}"
     return f"chapter {chapter}: {name}: {value[:300]} (log: {shown})"
 

@@ -94,6 +94,7 @@ def _copy_files(layout: Layout, chapters: list, target: Path) -> dict[str, Path]
 
 def _claims(layout: Layout, chapters: list) -> str:
     ledger = yaml.safe_load((layout.root / "data" / "claims.yml").read_text(encoding="utf-8"))
+    ledger = ledger["claims"]
     here = {}
     edition = layout.edition
     for chapter in chapters:
@@ -113,9 +114,7 @@ def _claims(layout: Layout, chapters: list) -> str:
 
 def _known_models(root: Path) -> list[dict]:
     known = yaml.safe_load((root / "data" / "models.yml").read_text(encoding="utf-8"))
-    if isinstance(known, dict):
-        return [{"edition": f"`{name}`", **entry} for name, entry in known.items()]
-    return [{"edition": f"`{entry.get('edition', entry.get('name'))}`", **entry} for entry in known]
+    return [{"edition": name, **entry} for name, entry in known.items()]
 
 
 def _write_config(layout: Layout, target: Path) -> None:

@@ -27,8 +27,8 @@ def build(layout: Layout, targets: list[str], cores: int, dry_run: bool = False)
         if any((layout.root / ".snakemake" / "locks").glob("*")):
             _run(_command(layout, ["--unlock"]), layout, descriptor, quiet=True)
         options = ["--cores", str(cores), "--resources", f"mem_mb={MEMORY_MB}"]
-        options += ["--rerun-incomplete", "--keep-going", "--quiet", "rules", "progress", "host"]
-        options += ["--dry-run"] if dry_run else []
+        options += ["--rerun-incomplete", "--keep-going"]
+        options += ["--dry-run"] if dry_run else ["--quiet", "rules", "progress", "host"]
         return _run(_command(layout, [*options, "--", *targets]), layout, descriptor)
 
 
