@@ -270,3 +270,55 @@ def rounding_table(exact: Scan, rounded: Scan, roles: Roles) -> dict[str, Any]:
         "kind", "sender", "reader", "known", "exact", "rounded", "exact_rank", "rounded_rank"
     )  # fmt: skip
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+# The claim that each row of `pair_table` tests.
+CLAIMS = {
+    (kind, score): f"{prefix}-{pair}"
+    for kind, pair in (
+        ("Q", "inhibition-to-mover"),
+        ("V", "duplicate-to-inhibition"),
+        ("K", "previous-to-induction"),
+    )
+    for score, prefix in (("whole", "whole-scores-miss"), ("component", "components-find"))
+}
+
+
+def side_by_side(tables: dict[str, dict[str, list]]) -> dict[str, list]:
+    """Tables of several editions in one, with a column that says whose row it is."""
+    names = next(iter(tables.values()))
+    return {
+        "edition": [title for title, table in tables.items() for _ in table["kind"]],
+        **{name: [x for table in tables.values() for x in table[name]] for name in names},
+    }
+
+
+def first(table: dict[str, list], n: int) -> dict[str, list]:
+    """The first n rows of a table."""
+    return {name: values[:n] for name, values in table.items()}
+
+
+def best_of(table: dict[str, list], role: str) -> dict[str, Any] | None:
+    """The first row of `component_table` whose sender has this role, None without one."""
+    if role not in table["role"]:
+        return None
+    at = table["role"].index(role)
+    return {name: values[at] for name, values in table.items()}
+
+
+def reader_table(
+    scan: Scan, kind: composition.Kind, senders: Sequence[Head], reader: Head
+) -> dict[str, list]:
+    """Scores of every component of some heads with one reader, in the order of the components.
+
+    Returns:
+        Columns: head, component, composition.
+    """
+    scores = [
+        (label(sender), k, float(score))
+        for sender in senders
+        if sender[0] < reader[0]
+        for k, score in enumerate(scan.components[kind][sender][:, reader[0], reader[1]])
+    ]
+    names = ("head", "component", "composition")
+    return {name: [row[i] for row in scores] for i, name in enumerate(names)}

@@ -151,6 +151,27 @@ def sender_effects(
     )
 
 
+def measure(
+    bridge: Any,
+    chosen_on: CleanRun,
+    reported_on: CleanRun,
+    svd: HeadSVD,
+    reader: Float[Tensor, "layer head d_model d_head"],
+    senders: Sequence[Head],
+    mover: Head,
+    *,
+    n_random: int,
+    seed: int,
+) -> list[SenderEffects]:
+    """`sender_effects` of several inhibition heads."""
+    return [
+        sender_effects(
+            bridge, chosen_on, reported_on, svd, reader, sender, mover, n_random=n_random, seed=seed
+        )
+        for sender in senders
+    ]
+
+
 def panels_table(measured: Sequence[SenderEffects], abba: Bool[Tensor, " prompt"]) -> dict:
     """Both readings of every component of the strongest inhibition heads.
 
@@ -181,12 +202,29 @@ def panels_table(measured: Sequence[SenderEffects], abba: Bool[Tensor, " prompt"
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def pooled_share(
-    part: Float[np.ndarray, "pair sender"], whole: Float[np.ndarray, "pair sender"], *, seed: int
+def picked_and_whole(
+    measured: Sequence[SenderEffects],
+) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+    """Effects of the leading components and of the whole output, summed over the heads."""
+    picked, whole = (sum(getattr(m, name) for m in measured) for name in ("picked", "whole"))
+    return ioi.pair_means(picked), ioi.pair_means(whole)
+
+
+def ratio(
+    part: Float[np.ndarray, " pair"], whole: Float[np.ndarray, " pair"], *, seed: int
 ) -> Interval:
-    """Summed part over summed whole, with a bootstrap interval over pairs of prompts."""
+    """Mean of one effect as a share of the mean of another, interval over pairs of prompts."""
     return bootstrap(
-        lambda p, w: p.sum(axis=(1, 2)) / w.sum(axis=(1, 2)), [part, whole], seed=seed, batched=True
+        lambda p, w: p.mean(axis=1) / w.mean(axis=1), [part, whole], seed=seed, batched=True
+    )
+
+
+def size_ratio(
+    part: Float[np.ndarray, " pair"], whole: Float[np.ndarray, " pair"], *, seed: int
+) -> Interval:
+    """The same for the size of the part's mean, whatever its sign."""
+    return bootstrap(
+        lambda p, w: np.abs(p.mean(axis=1)) / w.mean(axis=1), [part, whole], seed=seed, batched=True
     )
 
 
@@ -219,14 +257,3 @@ def agreement(
     interval = bootstrap(mean_rho, [effects], seed=seed)
     names = ("head", "rho", "p", "best", "coincide")
     return interval, {name: [row[i] for row in rows] for i, name in enumerate(names)}
-
-
-def weight_panels(scan_scores: Float[Tensor, " component"], head: Head) -> dict[str, list]:
-    """Composition scores of one head's components with one reader, for editions without a forward
-    pass: head, component, composition.
-    """
-    return {
-        "head": [label(head)] * len(scan_scores),
-        "component": list(range(len(scan_scores))),
-        "composition": [float(score) for score in scan_scores],
-    }

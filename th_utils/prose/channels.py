@@ -1,0 +1,105 @@
+"""Sentences of chapter 02."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from th_utils.bootstrap import rank_correlation
+
+NAMES = {
+    "Q": "inhibition heads into the movers' queries",
+    "V": "duplicate-token heads into the inhibition heads' values",
+    "K": "previous-token heads into the induction heads' keys",
+}
+SCORES = {"whole": "whole matrices", "component": "single components"}
+
+
+def rows(table: dict[str, list]) -> list[dict[str, Any]]:
+    """The rows of a table of columns."""
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+
+def furthest(known: list[dict[str, Any]]) -> str:
+    """How far out the known senders are at most, for both scores of each type."""
+    parts = []
+    for kind, name in NAMES.items():
+        z = {
+            score: max(
+                (k["z"] for k in known if (k["kind"], k["score"]) == (kind, score)), default=None
+            )
+            for score in SCORES
+        }
+        if z["whole"] is not None:
+            parts.append(
+                f"{name}: {z['whole']:.1f} standard deviations at most for whole matrices, "
+                f"{z['component']:.1f} for single components"
+            )
+    return "; ".join(parts) or "no known pair of heads"
+
+
+def reading(table: dict[str, list], figure: str) -> str:
+    """What the known senders' standard scores and areas say, type by type."""
+    by = {(row["kind"], row["score"]): row for row in rows(table)}
+    lines = []
+    for kind, name in NAMES.items():
+        whole, component = by[kind, "whole"], by[kind, "component"]
+        if whole["auc"] is None:
+            lines.append(f"- {name}: this model has no such pair of heads.")
+            continue
+        lines.append(
+            f"- {name}: the furthest known sender lies {component['z']:.1f} standard deviations "
+            f"out by its best component, {whole['z']:.1f} as a whole; the area under the curve is "
+            f"{component['auc']:.2f} by component (p = {component['p']:.3f}) and "
+            f"{whole['auc']:.2f} as a whole (p = {whole['p']:.3f})."
+        )
+    return f"In numbers ({{numref}}`{figure}`):\n\n" + "\n".join(lines)
+
+
+def areas(title: str, table: dict[str, list]) -> str:
+    """The areas under the curve of one edition."""
+    parts = [
+        f"{row['kind']} {row['score']} {row['auc']:.2f}"
+        for row in rows(table)
+        if row["auc"] is not None
+    ]
+    return f"{title}: area under the curve " + (", ".join(parts) or "not defined")
+
+
+def why(table: dict[str, list]) -> str:
+    """Areas within a sender's own layer beside those over all layers, and distances."""
+    lines = ["| type | score | area, all layers | area, same layer | furthest (sd) |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for row in rows(table):
+        if row["auc"] is not None:
+            lines.append(
+                f"| {row['kind']} | {SCORES[row['score']]} | {row['auc']:.2f} | "
+                f"{row['auc_same_layer']:.2f} | {row['z']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def ranking(table: dict[str, list], role: str) -> str:
+    """How many of the listed components belong to heads of one role, and the first of them."""
+    at = [i for i, r in enumerate(table["role"]) if r == role]
+    if not at:
+        return f"none of the first {len(table['role'])} belongs to an {role} head"
+    first = at[0]
+    return (
+        f"{len(at)} of the first {len(table['role'])} belong to {role} heads, first of them "
+        f"{table['head'][first]}.{table['component'][first]} at rank {table['rank'][first]}"
+    )
+
+
+def rounding(table: dict[str, list]) -> str:
+    """How far rounding moves best-component scores and the known senders' ranks."""
+    exact, rounded = (np.array(table[name]) for name in ("exact", "rounded"))
+    known = np.array(table["known"], dtype=bool)
+    moved = np.abs(np.array(table["rounded_rank"])[known] - np.array(table["exact_rank"])[known])
+    return (
+        "Rank correlation of the scores before and after rounding "
+        f"{rank_correlation(exact, rounded):.3f}; mean change {np.abs(rounded - exact).mean():.4f}; known senders move by "
+        f"{np.median(moved):.0f} places in the median and {moved.max()} at most among the heads "
+        "before their reader"
+    )
