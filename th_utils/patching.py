@@ -1,9 +1,9 @@
 r"""Remove, keep, scale or replace single components of a head, and see what the model does then.
 
 A head's output is :math:`o = z W_O`. With the orthonormal write directions :math:`v_k` of its OV
-matrix, component k of the output is :math:`(o \cdot v_k) v_k`, whatever gated it. Editing the output
-and editing the weights are the same thing, since
-:math:`W_O (I + (c - 1) v_k v_k^T)` scales component k by c and leaves the others alone.
+matrix, component k of the output is :math:`(o \cdot v_k) v_k`, whatever gated it. Editing the
+output and editing the weights are the same thing, since :math:`W_O (I + (c - 1) v_k v_k^T)`
+scales component k by c and leaves the others alone.
 
 Three ways to see the effect, from narrow to wide:
 
