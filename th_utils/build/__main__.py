@@ -105,10 +105,14 @@ def _named(layout: Layout, number: str | None) -> str:
 
 
 def _build(layout: Layout, targets: list[str], options: argparse.Namespace) -> int:
+    from th_utils import models
+    from th_utils.build import graph
     from th_utils.build.workflow import build
 
     if not layout.chapters():
         raise CompanionError(f"there are no chapters in {layout.root / 'notebooks'}")
+    if any(graph.loads_model(layout, name) for name in layout.chapters()):
+        models.resolve(layout.edition)  # one line now instead of one from every chapter
     status = build(layout, targets, options.cores, options.dry_run)
     if status:
         missing = [name for name in layout.chapters() if not layout.executed(name).exists()]
@@ -137,10 +141,11 @@ def main(arguments: list[str] | None = None) -> int:
         from th_utils.build.processes import die_with_parent
 
         die_with_parent(int(parent))
+    edition = options.edition
+    if os.sep in edition and Path(edition).expanduser().exists():
+        edition = str(Path(edition).expanduser().resolve())  # chapters run in another folder
     try:
-        return options.function(
-            Layout(find_root(Path.cwd()), options.edition, options.size), options
-        )
+        return options.function(Layout(find_root(), edition, options.size), options)
     except CompanionError as error:
         print(error, file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 from pathlib import Path
 
-from th_utils import __version__
+from th_utils import __version__, models
 from th_utils.build.layout import Layout
 from th_utils.build.repository import commit
 from th_utils.digest import build_digest, closure_of_notebook
@@ -28,7 +28,26 @@ def chapter_digest(layout: Layout, chapter: str) -> str:
         closure = build_digest(_closure(layout.source(chapter)))
     except CompanionError as error:
         closure = str(error)
-    return _hash(closure, versions(), build_digest([PACKAGE_DIR / "build" / "run.py"]))
+    runner = build_digest([PACKAGE_DIR / "build" / "run.py"])
+    weights = local_weights(layout.edition) if loads_model(layout, chapter) else ()
+    return _hash(closure, versions(), runner, weights)
+
+
+def local_weights(edition: str) -> tuple[str, int, int]:
+    """What tells one local checkpoint from another: path, size in bytes, time of change in ns.
+
+    Zeros for an edition whose weights are known by name alone, or that is unknown.
+    """
+    try:
+        path = models.resolve(edition).path
+    except CompanionError:
+        path = None
+    if path is None:
+        return "", 0, 0
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    stats = [file.stat() for file in files]
+    newest = max((stat.st_mtime_ns for stat in stats), default=0)
+    return str(path), sum(stat.st_size for stat in stats), newest
 
 
 def book_digest(layout: Layout) -> str:
@@ -62,13 +81,17 @@ def marker(layout: Layout) -> Path:
     return layout.root / "_build" / "models" / f"{layout.folder}.ready"
 
 
-def model_marker(layout: Layout, chapter: str):
-    """The model's marker as an input of `chapter`, if its closure loads models at all."""
+def loads_model(layout: Layout, chapter: str) -> bool:
+    """Whether `chapter` can load a model: whether its closure contains the module that does."""
     try:
-        closure = _closure(layout.source(chapter))
+        return PACKAGE_DIR / "models.py" in _closure(layout.source(chapter))
     except CompanionError:
-        return []
-    if PACKAGE_DIR / "models.py" not in closure:
+        return False
+
+
+def model_marker(layout: Layout, chapter: str):
+    """The model's marker as an input of `chapter`, if it loads a model."""
+    if not loads_model(layout, chapter):
         return []
     from snakemake.io import ancient
 

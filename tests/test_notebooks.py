@@ -1,0 +1,83 @@
+"""Every chapter has the cells that every chapter has; nbval runs them (see the Makefile)."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from th_utils.build import notebooks
+from th_utils.build.layout import DEFAULT_EDITION, DEFAULT_SIZE, Layout, find_root
+from th_utils.build.repository import address
+
+LAYOUT = Layout(find_root())
+SETUP = """\
+try:
+    import th_utils
+except ModuleNotFoundError:
+    %pip install --quiet "talking-heads-companion @ git+{address}"
+from th_utils.chapter import Chapter"""
+
+chapters = pytest.mark.parametrize("name", LAYOUT.chapters())
+
+
+def tagged(notebook, tag):
+    return [cell for cell in notebook.cells if tag in notebooks.tags(cell)]
+
+
+def test_there_are_chapters():
+    assert LAYOUT.chapters()
+
+
+@chapters
+def test_setup_is_the_same_everywhere(name):
+    (cell,) = tagged(notebooks.read(LAYOUT.source(name)), "setup")
+    assert cell.source.strip() == SETUP.format(address=address(LAYOUT.root))
+
+
+@chapters
+def test_parameters_are_typed_commented_literals(name):
+    (cell,) = tagged(notebooks.read(LAYOUT.source(name)), "parameters")
+    lines = cell.source.splitlines()
+    found = {}
+    for node in ast.parse(cell.source).body:
+        assert isinstance(node, ast.AnnAssign), ast.unparse(node)
+        found[node.target.id] = ast.literal_eval(node.value)
+        assert "#" in lines[node.end_lineno - 1], f"{node.target.id} has no comment"
+    assert found["edition"] == DEFAULT_EDITION
+    assert found["size"] == DEFAULT_SIZE
+    assert {"seed", "device"} <= set(found)
+
+
+@chapters
+def test_a_chapter_calls_and_does_not_define(name):
+    notebook = notebooks.read(LAYOUT.source(name))
+    assert notebooks.title(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "setup" not in notebooks.tags(cell):
+            for node in ast.walk(ast.parse(cell.source)):
+                assert not isinstance(node, ast.FunctionDef | ast.ClassDef), cell.id
+
+
+@chapters
+def test_committed_as_executed_and_without_times(name):
+    notebook = notebooks.read(LAYOUT.source(name))
+    assert not tagged(notebook, notebooks.INJECTED)
+    assert "papermill" not in notebook.metadata
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in notebook.cells:
+        assert not {"papermill", "execution"} & set(cell.metadata)
+        for output in cell.get("outputs", []):
+            assert output.output_type not in ("error", "stream"), f"cell {cell.id} prints"
+
+
+@chapters
+def test_figures_have_captions_and_alt_text_in_the_cell(name):
+    notebook = notebooks.read(LAYOUT.source(name))
+    for cell, record in notebooks.marks(notebook, "figure"):
+        mystnb = cell.metadata.get("mystnb", {})
+        assert mystnb.get("figure", {}).get("name") == record["id"]
+        assert mystnb["figure"].get("caption") or record.get("caption")
+        alt = mystnb.get("image", {}).get("alt") or record.get("alt")
+        assert alt and not alt.lower().startswith(("image of", "figure"))

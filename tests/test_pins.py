@@ -1,0 +1,83 @@
+"""One list of versions: pyproject, lock and conda environment agree, and so does what is here."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import metadata
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from th_utils.build.layout import find_root
+
+ROOT = find_root()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK_LINES = (ROOT / "requirements.lock").read_text().splitlines()
+LOCKED = {
+    canonicalize_name(line.split("==")[0]): Version(line.split("==")[1])
+    for line in LOCK_LINES
+    if line and not line.startswith("#")
+}
+WANTED = [
+    Requirement(line)
+    for lines in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for line in lines
+]
+
+
+def test_the_lock_has_exact_public_versions_only():
+    for line in LOCK_LINES:
+        # A local version such as +cpu, or an address, could be installed nowhere else.
+        assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9_.\-]+==[A-Za-z0-9.]+", line), line
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=str)
+def test_the_lock_satisfies_pyproject(wanted):
+    locked = LOCKED.get(canonicalize_name(wanted.name))
+    assert locked is not None, f"{wanted.name} is not in requirements.lock"
+    assert wanted.specifier.contains(locked, prereleases=True)
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=str)
+def test_every_requirement_has_an_upper_bound(wanted):
+    if wanted.name == "packaging":
+        return  # versions by the calendar: a major says nothing
+    assert any(part.operator in ("<", "==") for part in wanted.specifier)
+
+
+def test_conda_points_at_the_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python = [item for item in environment["dependencies"] if str(item).startswith("python=")]
+    assert (
+        Version(python[0].split("=")[1]) in Requirement(f"x{PROJECT['requires-python']}").specifier
+    )
+    pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    assert pip == ["-r requirements.lock", "-e ."]
+
+
+def test_the_environment_is_the_locked_one():
+    """Differences would make results differ from those of other readers."""
+    different = {}
+    for wanted in WANTED:
+        name = canonicalize_name(wanted.name)
+        here = Version(metadata.version(name)).public
+        if here != str(LOCKED[name]):
+            different[name] = f"{here} here, {LOCKED[name]} locked"
+    assert not different
+
+
+def test_address_version_and_holder_are_written_once():
+    tracked = [
+        path
+        for pattern in ("*.py", "*.md", "*.yml", "*.toml", "*.cff", "Makefile", "Snakefile")
+        for path in ROOT.rglob(pattern)
+        if not {"_build", ".venv", ".snakemake", ".git", "tests"} & set(path.parts)
+    ]
+    address = PROJECT["urls"]["Repository"]
+    having = {path.name for path in tracked if address in path.read_text(encoding="utf-8")}
+    assert having <= {"pyproject.toml", "README.md", "CITATION.cff"}, having
+    assert "version" in PROJECT["dynamic"]
