@@ -29,8 +29,8 @@ def agreement(table: dict[str, list]) -> str:
     """Head by head, how far the two readings agree."""
     lines = [
         f"- head {head}: rank correlation {rho:.2f} (p = {p:.3f}, components permuted); the "
-        f"highest composition score is at component {best}, {'one' if same else 'not one'} of the two that "
-        "inhibit most"
+        f"highest composition score is at component {best}, {'one' if same else 'not one'} of "
+        "the two that inhibit most"
         for head, rho, p, best, same in zip(*table.values(), strict=True)
     ]
     return "\n".join(lines)
