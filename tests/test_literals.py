@@ -38,12 +38,10 @@ PAIRS = re.compile(
     re.IGNORECASE,
 )
 # Functions to which a pair of numbers says axes or a shape.
-AXES = {
-    *("sum", "mean", "std", "var", "norm", "amax", "amin", "any", "all", "permute", "transpose")
-}
-AXES |= {
-    *("zeros", "ones", "full", "empty", "rand", "randn", "reshape", "view", "expand", "repeat")
-}
+AXES = set(
+    "sum mean std var norm amax amin any all permute transpose "
+    "zeros ones full empty rand randn reshape view expand repeat".split()
+)
 ALLOWED = "not a head"  # a comment on the line that says why a number is harmless
 
 

@@ -70,14 +70,17 @@ def test_the_environment_is_the_locked_one():
     assert not different
 
 
-def test_address_version_and_holder_are_written_once():
-    tracked = [
-        path
-        for pattern in ("*.py", "*.md", "*.yml", "*.toml", "*.cff", "Makefile", "Snakefile")
-        for path in ROOT.rglob(pattern)
-        if not {"_build", ".venv", ".snakemake", ".git", "tests"} & set(path.parts)
-    ]
+def test_the_address_is_the_same_everywhere():
+    """It is written in pyproject.toml; where a reader needs it in full, it must be that one."""
+    suffixes = {".md", ".yml", ".toml", ".cff", ".ipynb", ".py", ".bib"}
+    passed_over = {"_build", ".venv", ".snakemake", ".git", "tests"}
     address = PROJECT["urls"]["Repository"]
-    having = {path.name for path in tracked if address in path.read_text(encoding="utf-8")}
-    assert having <= {"pyproject.toml", "README.md", "CITATION.cff"}, having
+    for path in ROOT.rglob("*"):
+        if path.suffix in suffixes and not passed_over & set(path.relative_to(ROOT).parts):
+            text = path.read_text(encoding="utf-8")
+            for found in re.findall(r"https://github\.com/[\w-]+/talking-heads-companion", text):
+                assert found == address, path
+
+
+def test_the_version_is_written_once():
     assert "version" in PROJECT["dynamic"]
