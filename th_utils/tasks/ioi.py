@@ -149,8 +149,8 @@ def prompts(tokenizer: Any, n: int, *, seed: int = 0, split: Split = "report") -
         if i % len(templates) == 0:
             order = rng.permutation(len(templates))
         template = templates[order[i % len(templates)]]
-        io, s = rng.choice(pool, 2, replace=False)
-        place, thing = rng.choice(words["places"]), rng.choice(words["objects"])
+        io, s = map(str, rng.choice(pool, 2, replace=False))  # NumPy's strings print as such
+        place, thing = str(rng.choice(words["places"])), str(rng.choice(words["objects"]))
         for abba in (True, False):
             text = template.replace("[PLACE]", place).replace("[OBJECT]", thing)
             drawn.append(
