@@ -99,7 +99,8 @@ def rounding(table: dict[str, list]) -> str:
     moved = np.abs(np.array(table["rounded_rank"])[known] - np.array(table["exact_rank"])[known])
     return (
         "Rank correlation of the scores before and after rounding "
-        f"{rank_correlation(exact, rounded):.3f}; mean change {np.abs(rounded - exact).mean():.4f}; "
+        f"{rank_correlation(exact, rounded):.3f}; "
+        f"mean change {np.abs(rounded - exact).mean():.4f}; "
         "known senders move by "
         f"{np.median(moved):.0f} places in the median and {moved.max()} at most among the heads "
         "before their reader"
