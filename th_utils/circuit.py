@@ -30,8 +30,9 @@ def task_table(run: CleanRun, *, seed: int) -> dict[str, Any]:
 
     Returns:
         Columns: template (number from 1, or 0 for all), order, prompts, mean, low, high (bootstrap
-        over prompts, or over pairs of prompts that differ in the order of the names only), preferred (share with the larger logit on the indirect object), top (share
-        with the indirect object as top token of the vocabulary).
+        over prompts; over all templates, over pairs that differ in the order of the names only),
+        preferred (share with the larger logit on the indirect object), top (share with the
+        indirect object as top token of the vocabulary).
     """
     prompts = run.prompts
     groups = [(0, "both", torch.ones(len(prompts), dtype=torch.bool))]
