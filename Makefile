@@ -17,7 +17,7 @@ READY = $(VENV)/.ready
 # One thread per process: tests and kernels run side by side, and results are then bit-equal.
 TEST_ENV = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 # Two workers; tests that need the pretrained model share one, and so do the notebooks (conftest.py).
-PYTEST = $(TEST_ENV) $(PY) -m pytest -n 2 --dist loadgroup
+PYTEST = $(TEST_ENV) $(PY) -m pytest -n 2 --dist loadscope
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 .DEFAULT_GOAL := help

@@ -6,9 +6,11 @@ has been configured.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -29,21 +31,27 @@ def _remove_output() -> None:
     shutil.rmtree(os.environ.pop(OUTPUT), ignore_errors=True)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for the workers.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Share the tests out to the workers so that the pretrained model fits into memory.
 
-    The pretrained model takes 2.6 GB while it loads. So all tests that load it run in one worker,
-    and all notebooks, whose kernels load it too, one after another. Other tests stay together by
-    file, so that a fixture of a module is made once.
+    It takes 2.6 GB while it loads. So all files with tests marked `model` go to one worker, and all
+    notebooks, whose kernels load it too, go to one worker, one after another. Every other file is a
+    group of its own, so that a fixture of a module is made once. (The `xdist_group` marks of
+    `--dist loadgroup` have no effect under pytest 9: it reads a test's name elsewhere.)
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group"):
-            continue
-        if item.path.suffix == ".ipynb":
-            group = "notebooks"
-        elif item.get_closest_marker("model"):
-            group = "model"
-        else:
-            group = str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            if "ipynb::" in nodeid:
+                return "notebooks"
+            file = nodeid.split("::")[0]
+            return "model" if _uses_model(config.rootpath / file) else file
+
+    return Scheduler(config, log)
+
+
+@functools.cache
+def _uses_model(path: Path) -> bool:
+    return path.is_file() and "mark.model" in path.read_text(encoding="utf-8")
