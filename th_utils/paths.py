@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,15 @@ def output_dir() -> Path:
     else:
         folder = Path("talking-heads-output")
     return _made(folder, "set TH_OUTPUT to a folder that can be written")
+
+
+def edition_folder(edition: str) -> str:
+    """An edition's name as a folder name: it may be a hub name or a local directory.
+
+    >>> edition_folder("gpt2"), edition_folder("EleutherAI/pythia-160m")
+    ('gpt2', 'EleutherAI-pythia-160m')
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", edition).strip("-.")
 
 
 def _made(folder: Path, remedy: str) -> Path:
