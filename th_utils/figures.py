@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +102,13 @@ def save(figure: Figure, stem: str | os.PathLike[str]) -> dict[str, Path]:
         kind: atomic_write(stem.with_name(f"{stem.name}.{kind}"), render(figure, kind))
         for kind in KINDS
     }
+
+
+def close(figure: Any) -> None:
+    """Forget a figure that pyplot knows, or the notebook would show it a second time."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close(figure)
 
 
 def ink(colour: Any, contrast: float = 4.5) -> str:
