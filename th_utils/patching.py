@@ -38,7 +38,8 @@ class ComponentEdit:
     """A change to some components of one head's output.
 
     The part of the output inside the span of `directions` is multiplied by `inside`, the rest by
-    `outside`; `value`, where given, replaces the coefficients inside (``o . v_k``).
+    `outside`; `value`, where given, replaces the coefficients inside (``o . v_k``): the same for
+    all outputs, or one per prompt, which then holds at each of its positions.
     """
 
     layer: int
@@ -52,7 +53,11 @@ class ComponentEdit:
         """The edited output of the head."""
         v = self.directions.to(output)
         inner = output @ v.mT
-        new = self.inside * inner if self.value is None else self.value.to(output).expand_as(inner)
+        new = self.inside * inner
+        if self.value is not None:
+            *prompt, components = self.value.shape
+            between = [1] * (inner.ndim - self.value.ndim)
+            new = self.value.to(output).reshape(*prompt, *between, components).expand_as(inner)
         return self.outside * (output - inner @ v) + new @ v
 
 
@@ -60,13 +65,17 @@ def _edit(
     svd: HeadSVD, layer: int, head: int, components: Sequence[int], **how: Any
 ) -> ComponentEdit:
     layers, heads, _, rank = svd.V.shape
-    for name, value, size in (("layer", layer, layers), ("head", head, heads)):
-        if not 0 <= value < size:
-            raise CompanionError(f"{name} {value} is out of range: this model has {size}")
+    _check_range(layers, heads, layer, head)
     bad = [k for k in components if not 0 <= k < rank]
     if bad or not components:
         raise CompanionError(f"components {list(components)}: give some of 0 to {rank - 1}")
     return ComponentEdit(layer, head, svd.V[layer, head][:, list(components)].mT, **how)
+
+
+def _check_range(layers: int, heads: int, layer: int, head: int = 0) -> None:
+    for name, value, size in (("layer", layer, layers), ("head", head, heads)):
+        if not 0 <= value < size:
+            raise CompanionError(f"{name} {value} is out of range: this model has {size}")
 
 
 def remove(svd: HeadSVD, layer: int, head: int, components: Sequence[int]) -> ComponentEdit:
@@ -137,7 +146,7 @@ def run_edited(
     Args:
         bridge: `TransformerBridge` in compatibility mode; no hook stays on it.
         tokens: input tokens.
-        edits: what to change.
+        edits: what to change; those of one head follow one another.
         positions: one position per prompt where the edits apply; everywhere when None.
         freeze_attention: hold every attention pattern at its value in the unedited run, so that
             the edit acts through values only.
@@ -152,8 +161,11 @@ def run_edited(
         names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(bridge.cfg.n_layers)]
         _, clean = bridge.run_with_cache(tokens, names_filter=names)
         hooks += [(name, lambda _, hook, p=clean[name]: p) for name in names]
+    by_head: dict[tuple[int, int], list[ComponentEdit]] = {}
     for edit in edits:
-        hooks += _output_hooks(bridge, edit, n, positions)
+        by_head.setdefault((edit.layer, edit.head), []).append(edit)
+    for (layer, head), of_head in by_head.items():
+        hooks += _output_hooks(bridge, layer, head, of_head, n, positions)
     kept: dict[str, Tensor] = {}
 
     def store(activation: Tensor, hook: Any, name: str) -> None:
@@ -166,15 +178,23 @@ def run_edited(
 
 
 def _output_hooks(
-    bridge: Any, edit: ComponentEdit, n: Tensor, positions: Tensor | None
+    bridge: Any,
+    layer: int,
+    head: int,
+    edits: Sequence[ComponentEdit],
+    n: Tensor,
+    positions: Tensor | None,
 ) -> list[tuple[str, Any]]:
     """Hooks that replace one head's share of the attention block's output by its edited value."""
     change: dict[str, Tensor] = {}
-    W_O = bridge.blocks[edit.layer].attn.W_O[edit.head].detach()
+    W_O = bridge.blocks[layer].attn.W_O[head].detach()
 
     def read(z: Tensor, hook: Any) -> None:
-        output = (z[:, :, edit.head] if positions is None else z[n, positions, edit.head]) @ W_O
-        change["delta"] = edit.apply(output) - output
+        output = (z[:, :, head] if positions is None else z[n, positions, head]) @ W_O
+        edited = output
+        for edit in edits:
+            edited = edit.apply(edited)
+        change["delta"] = edited - output
 
     def write(attn_out: Tensor, hook: Any) -> Tensor:
         attn_out = attn_out.clone()
@@ -184,7 +204,7 @@ def _output_hooks(
             attn_out[n, positions] += change["delta"]
         return attn_out
 
-    stem = f"blocks.{edit.layer}"
+    stem = f"blocks.{layer}"
     return [(f"{stem}.attn.hook_z", read), (f"{stem}.hook_attn_out", write)]
 
 
@@ -192,6 +212,7 @@ def head_outputs(
     bridge: Any, run: CleanRun, layer: int, head: int
 ) -> Float[Tensor, "prompt d_model"]:
     """What a head writes to the residual stream at the end position of each prompt."""
+    _check_range(bridge.cfg.n_layers, bridge.cfg.n_heads, layer, head)
     return run.z[layer, :, head] @ bridge.blocks[layer].attn.W_O[head].detach()
 
 
@@ -228,6 +249,7 @@ def direct_query(
         The reader's attention patterns. Its norm and softmax are recomputed; its keys and
         everything between the edit and its query are as in the clean run.
     """
+    _check_range(bridge.cfg.n_layers, bridge.cfg.n_heads, layer, head)
     block = bridge.blocks[layer]
     W_Q = block.attn.W_Q[head].detach()
     clean = run.resid[layer][:, None]
@@ -271,9 +293,11 @@ def replay(
         watch: (layer, head) pairs, later than `layer`, whose end attention is returned.
         freeze_attention: hold the attention patterns of later blocks at their clean values.
     """
-    late = [pair for pair in watch if pair[0] <= layer]
-    if late:
-        raise CompanionError(f"heads {late} are not after layer {layer}: nothing changes there")
+    for pair in ((layer, 0), *watch):
+        _check_range(bridge.cfg.n_layers, bridge.cfg.n_heads, *pair)
+    early = [pair for pair in watch if pair[0] <= layer]
+    if early:
+        raise CompanionError(f"heads {early} are not after layer {layer}: nothing changes there")
     n, cases, d_model = delta.shape
     x = run.resid[layer][:, None].expand(n, cases, d_model)
     patterns: dict[tuple[int, int], Tensor] = {}
