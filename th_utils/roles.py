@@ -116,9 +116,9 @@ def role_of(roles: Roles, head: Head) -> str:
 
 def published(edition: str) -> Roles:
     """The roles that the literature gives for a model, for editions that cannot be run here."""
-    from th_utils.models import editions
+    from th_utils.models import resolve
 
-    said = editions()[edition].get("published_roles", {}).get("heads", {})
+    said = resolve(edition).entry.get("published_roles", {}).get("heads", {})
     heads = {
         role: [tuple(int(part) for part in str(h).split(".")) for h in said.get(role, [])]
         for role in ROLES
