@@ -113,7 +113,8 @@ def _sources() -> list[Path]:
     modules = [path for path in (ROOT / "th_utils").rglob("*.py") if "_data" not in path.parts]
     notebooks = (ROOT / "notebooks").glob("*.ipynb")
     pages = (ROOT / "book").rglob("*.md")
-    return sorted([*modules, *notebooks, *pages])
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    return sorted([*modules, *notebooks, *pages, *documents])
 
 
 @pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -68,19 +68,3 @@ def test_the_environment_is_the_locked_one():
         if here != str(LOCKED[name]):
             different[name] = f"{here} here, {LOCKED[name]} locked"
     assert not different
-
-
-def test_the_address_is_the_same_everywhere():
-    """It is written in pyproject.toml; where a reader needs it in full, it must be that one."""
-    suffixes = {".md", ".yml", ".toml", ".cff", ".ipynb", ".py", ".bib"}
-    passed_over = {"_build", ".venv", ".snakemake", ".git", "tests"}
-    address = PROJECT["urls"]["Repository"]
-    for path in ROOT.rglob("*"):
-        if path.suffix in suffixes and not passed_over & set(path.relative_to(ROOT).parts):
-            text = path.read_text(encoding="utf-8")
-            for found in re.findall(r"https://github\.com/[\w-]+/talking-heads-companion", text):
-                assert found == address, path
-
-
-def test_the_version_is_written_once():
-    assert "version" in PROJECT["dynamic"]

@@ -1,4 +1,4 @@
-"""The parts of the book's pages that are generated: claims, models and the gallery of figures.
+"""The parts of the book's pages that are generated: claims, models, citation, figures.
 
 A page is written by hand; where it has a line `<!-- generated: claims -->`, staging puts the
 table of that name.
@@ -106,6 +106,25 @@ def gallery(chapters: Iterable[tuple[str, list[dict]]], files_of: Callable[[dict
             parts.append(files_of(figure))
             blocks.append("\n\n".join(part for part in parts if part))
     return "\n\n".join(blocks) if blocks else "No figures yet."
+
+
+def citation(about: dict[str, str]) -> str:
+    """The BibTeX entry of the companion itself, as a code block.
+
+    `about` has title, author, year, version and note, and an address where there is one.
+    """
+    fields = {
+        "title": f"{{{about['title']}}}",
+        # A second pair of braces: not a first and a last name, but one holder.
+        "author": f"{{{{{about['author']}}}}}",
+        "year": f"{{{about['year']}}}",
+        "version": f"{{{about['version']}}}",
+        "note": f"{{{about['note']}}}",
+    }
+    if about.get("url"):
+        fields["url"] = f"{{{about['url']}}}"
+    body = ",\n".join(f"  {name:<7} = {value}" for name, value in fields.items())
+    return f"```bibtex\n@software{{talkingheadscompanion,\n{body}\n}}\n```"
 
 
 def file_links(figure: dict, present: dict[str, Path], prefix: str, thumbnail: bool = False) -> str:

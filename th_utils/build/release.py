@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from th_utils import __version__
-from th_utils.build.repository import PLACEHOLDER, address, commit
+from th_utils.build.repository import PLACEHOLDER, address, commit, other_addresses
 
 
 def problems(root: Path) -> list[str]:
@@ -17,6 +17,7 @@ def problems(root: Path) -> list[str]:
         found.append(
             f"pyproject.toml: [project.urls] Repository still has the placeholder {PLACEHOLDER}"
         )
+    found += other_addresses(root)
     citation = root / "CITATION.cff"
     if not citation.exists():
         found.append("CITATION.cff is missing")
@@ -24,7 +25,7 @@ def problems(root: Path) -> list[str]:
         stated = yaml.safe_load(citation.read_text(encoding="utf-8")).get("version")
         if stated is not None and str(stated) != __version__:
             found.append(f"CITATION.cff states version {stated}, the package is {__version__}")
-    for name in ("LICENSE", "README.md", "CONTRIBUTING.md", "requirements.lock"):
+    for name in ("LICENSE", "LICENSE-TEXT", "README.md", "CONTRIBUTING.md", "requirements.lock"):
         if not (root / name).exists():
             found.append(f"{name} is missing")
     if "local changes" in commit(root):

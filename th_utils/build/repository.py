@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 PLACEHOLDER = "OWNER"
+TEXTS = {".md", ".yml", ".toml", ".cff", ".ipynb", ".py", ".bib"}
+# Built, fetched or installed; tests name other addresses on purpose.
+PASSED_OVER = {"_build", ".venv", ".snakemake", ".git", ".ipynb_checkpoints", "tests"}
 
 
 def address(root: Path) -> str:
     """The repository's address, written in `pyproject.toml` and nowhere else."""
     with open(root / "pyproject.toml", "rb") as stream:
         return tomllib.load(stream)["project"]["urls"]["Repository"]
+
+
+def other_addresses(root: Path) -> Iterator[str]:
+    """Yield a line for each place that names the repository by another owner than `address` does.
+
+    Readers and other programs need it in full here and there: to clone, to open a chapter in Colab
+    (`.../github/<owner>/<name>/...`), to cite.
+    """
+    *_, owner, name = address(root).split("/")
+    pattern = re.compile(rf"github(?:\.com)?[/:]([\w.-]+)/{re.escape(name)}\b")
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(set(folders) - PASSED_OVER)
+        for path in (Path(folder, file) for file in sorted(files)):
+            if path.suffix in TEXTS:
+                text = path.read_text(encoding="utf-8")
+                for found in sorted({match[1] for match in pattern.finditer(text)} - {owner}):
+                    where = path.relative_to(root).as_posix()
+                    yield f"{where} names {found}/{name}, pyproject.toml {owner}/{name}"
 
 
 def commit(root: Path) -> str:

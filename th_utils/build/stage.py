@@ -16,7 +16,7 @@ import yaml
 from th_utils import __version__
 from th_utils.build import notebooks, pages
 from th_utils.build.layout import Layout
-from th_utils.build.repository import address, commit
+from th_utils.build.repository import PLACEHOLDER, address, commit
 from th_utils.errors import CompanionError
 
 FIGURE_KINDS = (".svg", ".pdf", ".png")
@@ -50,6 +50,7 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
     _unique(chapters)
     parts = {
         "claims": lambda: _claims(layout, chapters),
+        "citation": lambda: pages.citation(_about(layout)),
         "models": lambda: pages.models(_known_models(root)),
         "figures": lambda: pages.gallery(
             [(notebooks.title(one), one.metadata["figures"]) for one in chapters],
@@ -115,6 +116,20 @@ def _claims(layout: Layout, chapters: list) -> str:
 def _known_models(root: Path) -> list[dict]:
     known = yaml.safe_load((root / "data" / "models.yml").read_text(encoding="utf-8"))
     return [{"edition": name, **entry} for name, entry in known.items()]
+
+
+def _about(layout: Layout) -> dict[str, str]:
+    """What a citation of this book says; no address while there is only a placeholder for one."""
+    config = yaml.safe_load((layout.root / "_config.yml").read_text(encoding="utf-8"))
+    url = address(layout.root)
+    return {
+        "title": config["title"],
+        "author": config["author"],
+        "year": str(config["copyright"]),
+        "version": __version__,
+        "note": f"Commit {commit(layout.root)}, edition {layout.edition}, size {layout.size}",
+        "url": "" if f"/{PLACEHOLDER}/" in url else url,
+    }
 
 
 def _write_config(layout: Layout, target: Path) -> None:
