@@ -278,6 +278,7 @@ def replay(
     delta: Float[Tensor, "prompt case d_model"],
     *,
     watch: Sequence[tuple[int, int]] = (),
+    edits: Sequence[Sequence[ComponentEdit]] = (),
     freeze_attention: bool = False,
 ) -> Replayed:
     """Everything after an edit of the attention output at the end position, recomputed.
@@ -291,6 +292,7 @@ def replay(
         layer: the block whose attention output is edited.
         delta: what is added to that output, case by case (``edit.apply(o) - o``).
         watch: (layer, head) pairs, later than `layer`, whose end attention is returned.
+        edits: per case, further edits of heads in this layer or later ones.
         freeze_attention: hold the attention patterns of later blocks at their clean values.
     """
     for pair in ((layer, 0), *watch):
@@ -298,6 +300,11 @@ def replay(
     early = [pair for pair in watch if pair[0] <= layer]
     if early:
         raise CompanionError(f"heads {early} are not after layer {layer}: nothing changes there")
+    early = [edit for listed in edits for edit in listed if edit.layer < layer]
+    if early or len(edits) not in (0, delta.shape[1]):
+        raise CompanionError(
+            f"edits: one list per case ({delta.shape[1]}), none before layer {layer}"
+        )
     n, cases, d_model = delta.shape
     x = run.resid[layer][:, None].expand(n, cases, d_model)
     patterns: dict[tuple[int, int], Tensor] = {}
@@ -313,6 +320,14 @@ def replay(
             out = out + block.attn.b_O
         if at == layer:
             out = out + delta
+        for case, edit in ((c, e) for c, listed in enumerate(edits) for e in listed):
+            if edit.layer == at:
+                output = z[:, case, edit.head] @ block.attn.W_O[edit.head].detach()
+                out = out.index_add(  # not in place: `out` may be shared by all cases
+                    1,
+                    torch.tensor([case], device=out.device),
+                    (edit.apply(output) - output)[:, None],
+                )
         if getattr(bridge.cfg, "parallel_attn_mlp", False):
             x = x + out + block.mlp(block.ln2(x))
         else:

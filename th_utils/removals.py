@@ -11,11 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from th_utils.attention import inhibition_score
 from th_utils.bootstrap import mean_interval
 from th_utils.components import SenderEffects, mover_score, scores_of
-from th_utils.patching import ComponentEdit, head_outputs, remove, replay, run_edited
-from th_utils.progress import track
+from th_utils.patching import ComponentEdit, head_outputs, remove, replay
 from th_utils.roles import Head, label
 from th_utils.runs import CleanRun
 from th_utils.svd import HeadSVD
@@ -42,33 +40,20 @@ def removed_in_turn(
 
 
 def removed_together(
-    bridge: Any,
-    run: CleanRun,
-    mover: Head,
-    edits: Sequence[ComponentEdit],
-) -> dict[str, Float[Tensor, " prompt"]]:
-    """Several heads edited at the end position at once, the whole model recomputed.
+    bridge: Any, run: CleanRun, mover: Head, cases: Sequence[Sequence[ComponentEdit]]
+) -> dict[str, Float[Tensor, "prompt case"]]:
+    """Several heads edited at the end position at once, everything after recomputed, case by case.
 
     Returns:
-        Falls against the clean run, as in `removed_in_turn`, per prompt.
+        Falls against the clean run, as in `removed_in_turn`.
     """
-    prompts = run.prompts
-    name = f"blocks.{mover[0]}.attn.hook_pattern"
-    falls: dict[str, list[Tensor]] = {"inhibition": [], "logit difference": []}
-    clean, done = mover_score(run, mover), 0
-    for batch in prompts.batches(32):
-        end, n = batch.positions["end"], torch.arange(len(batch), device=batch.tokens.device)
-        logits, kept = run_edited(bridge, batch.tokens, edits, positions=end, keep_hooks=[name])
-        pattern = kept[name][n, mover[1], end][:, None]
-        score = inhibition_score(pattern, batch.positions["IO"], batch.positions["S1"])[:, 0]
-        rows = slice(done, done + len(batch))
-        falls["inhibition"].append(clean[rows] - score)
-        final = logits[n, end]
-        falls["logit difference"].append(
-            run.logit_difference[rows] - (final[n, batch.io] - final[n, batch.s])
-        )
-        done += len(batch)
-    return {key: torch.cat(parts) for key, parts in falls.items()}
+    layer = min(edit.layer for edits in cases for edit in edits)
+    nothing = run.resid.new_zeros(len(run.prompts), len(cases), run.resid.shape[-1])
+    after = replay(bridge, run, layer, nothing, watch=[mover], edits=cases)
+    return {
+        "inhibition": mover_score(run, mover)[:, None] - scores_of(run, after.patterns[mover]),
+        "logit difference": run.logit_difference[:, None] - after.logit_difference,
+    }
 
 
 def random_components(
@@ -121,7 +106,7 @@ def removals(
     draws: int,
     seed: int,
 ) -> Removals:
-    """Remove leading components at the end position and recompute the whole model.
+    """Remove leading components at the end position and recompute everything after.
 
     Args:
         bridge: `TransformerBridge` in compatibility mode.
@@ -137,27 +122,29 @@ def removals(
         mover's inhibition score and of the logit difference ("inhibition mean", ...).
     """
 
-    def left(falls: dict[str, Tensor]) -> dict[str, np.ndarray]:
-        return {name: clean[name] - ioi.pair_means(fall) for name, fall in falls.items()}
-
     clean = {
         "inhibition": ioi.pair_means(mover_score(run, mover)),
         "logit difference": ioi.pair_means(run.logit_difference),
     }
-    rows: list[tuple[str, bool, dict[str, np.ndarray]]] = [("nothing", False, clean)]
     edits = {head: remove(svd, *head, components) for head, components in picks.items()}
-    for head, edit in edits.items():
-        names = ", ".join(f"{label(head)}.{k}" for k in picks[head])
-        rows.append((names, False, left(removed_together(bridge, run, mover, [edit]))))
-    together = removed_together(bridge, run, mover, list(edits.values()))
-    rows.append(("all of these", False, left(together)))
-    drawn = [
-        removed_together(bridge, run, mover, random_components(svd, picks, seed=seed + 1 + i))
-        for i in track(range(draws), "random removals")
-    ]
-    per_draw = {name: torch.stack([d[name] for d in drawn], dim=-1) for name in clean}
-    averaged = {name: fall.mean(-1) for name, fall in per_draw.items()}
-    rows.append((f"random others ({draws} draws)", True, left(averaged)))
+    names = [", ".join(f"{label(head)}.{k}" for k in picks[head]) for head in edits]
+    cases = [*([edit] for edit in edits.values()), list(edits.values())]
+    cases += [random_components(svd, picks, seed=seed + 1 + i) for i in range(draws)]
+    falls = {
+        name: ioi.pair_means(fall)
+        for name, fall in removed_together(bridge, run, mover, cases).items()
+    }
+    fixed = len(edits) + 1  # cases before the random draws
+
+    def left(case: int | None) -> dict[str, np.ndarray]:
+        if case is None:
+            return {name: clean[name] - fall[:, fixed:].mean(1) for name, fall in falls.items()}
+        return {name: clean[name] - fall[:, case] for name, fall in falls.items()}
+
+    rows = [("nothing", False, clean)]
+    rows += [(name, False, left(case)) for case, name in enumerate(names)]
+    rows.append(("all of these", False, left(fixed - 1)))
+    rows.append((f"random others ({draws} draws)", True, left(None)))
     table: dict[str, list] = {"removed": [r[0] for r in rows], "control": [r[1] for r in rows]}
     for name in clean:
         intervals = [mean_interval(row[2][name], seed=seed) for row in rows]
@@ -166,6 +153,6 @@ def removals(
     return Removals(
         table=table,
         clean=clean["inhibition"],
-        leading=ioi.pair_means(together["inhibition"]),
-        random=ioi.pair_means(per_draw["inhibition"]),
+        leading=falls["inhibition"][:, fixed - 1],
+        random=falls["inhibition"][:, fixed:],
     )
