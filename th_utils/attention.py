@@ -55,10 +55,33 @@ def readout(bridge: Any, run: CleanRun) -> Float[Tensor, "prompt d_model"]:
     vector adds to the logit difference, apart from its effect on the norm's divisor.
     """
     W_U = bridge.W_U.detach()
-    direction = (W_U[:, run.prompts.io] - W_U[:, run.prompts.s]).T
+    return _normed(bridge, run, (W_U[:, run.prompts.io] - W_U[:, run.prompts.s]).T)
+
+
+def _normed(
+    bridge: Any, run: CleanRun, direction: Float[Tensor, "prompt d_model"]
+) -> Float[Tensor, "prompt d_model"]:
+    """A readout direction as seen through the final norm with its divisor frozen."""
     if bridge.cfg.normalization_type.startswith("LN"):  # the final norm removes the mean it reads
         direction = direction - direction.mean(dim=-1, keepdim=True)
     return direction / run.final_scale[:, None]
+
+
+def name_attribution(
+    bridge: Any, run: CleanRun
+) -> tuple[Float[Tensor, "layer prompt head"], Float[Tensor, "layer prompt head"]]:
+    """Direct attribution to the logits of the indirect object and of the subject, separately.
+
+    Logits count from their mean over the vocabulary. The difference of the two is the direct
+    logit attribution.
+    """
+    W_O, W_U = bridge.W_O.detach(), bridge.W_U.detach()
+    shares = []
+    for name in (run.prompts.io, run.prompts.s):
+        direction = (W_U[:, name] - W_U.mean(dim=1, keepdim=True)).T
+        read = torch.einsum("lhed,nd->lnhe", W_O, _normed(bridge, run, direction))
+        shares.append((run.z * read).sum(dim=-1))
+    return shares[0], shares[1]
 
 
 def direct_logit_attribution(bridge: Any, run: CleanRun) -> Float[Tensor, "layer prompt head"]:

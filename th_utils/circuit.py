@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from th_utils.attention import attention_to
+from th_utils.attention import attention_to, name_attribution
 from th_utils.bootstrap import mean_interval
 from th_utils.roles import ROLES, Roles, label, role_of
 from th_utils.runs import CleanRun
@@ -131,3 +131,26 @@ def roles_table(found: Roles, again: Roles) -> dict[str, Any]:
     ]
     names = ("role", "name", "layer", "head", "score", "again")
     return {name: [row[name] for row in rows] for name in names}
+
+
+def writers_table(bridge: Any, run: CleanRun, roles: Roles, *, n: int = 8) -> dict[str, Any]:
+    """The heads with the largest direct logit attribution, what they write and where they look.
+
+    Returns:
+        Columns: name, role, difference (attribution to the logit difference, nats), io and s
+        (to the two names' logits, from the mean over the vocabulary), and mean attention from the
+        end to IO, S1, S2, start and end.
+    """
+    io, s = (share.mean(1) for share in name_attribution(bridge, run))
+    strongest = (io - s).abs().flatten().argsort(descending=True)[:n].tolist()
+    heads = [divmod(i, io.shape[1]) for i in strongest]
+    to = ("IO", "S1", "S2", "start", "end")
+    looks = {p: attention_to(run.pattern["end"], run.prompts.positions[p]).mean(1) for p in to}
+    return {
+        "name": [label(head) for head in heads],
+        "role": [role_of(roles, head) for head in heads],
+        "difference": [float((io - s)[head]) for head in heads],
+        "io": [float(io[head]) for head in heads],
+        "s": [float(s[head]) for head in heads],
+        **{f"end>{p}": [float(mean[head]) for head in heads] for p, mean in looks.items()},
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from th_utils.figures import PALETTE, SINGLE, WIDE, label_points, new_figure
+from th_utils.figures import PALETTE, SINGLE, WIDE, ink, label_points, new_figure
 from th_utils.results import Results
 
 PAIRS = {
@@ -49,8 +49,8 @@ def distributions(results: Results) -> Figure:
                     textcoords="axes fraction",
                     ha="right",
                     va="top",
-                    color=PALETTE[role],
-                    fontsize=7,
+                    color=ink(PALETTE[role]),
+                    fontsize=8,
                     arrowprops=dict(arrowstyle="-", color=PALETTE[role], lw=0.5, alpha=0.6),
                 )
             if i == 0:
@@ -58,7 +58,7 @@ def distributions(results: Results) -> Figure:
             if j == 0:
                 axes.set_ylabel(f"{title}\nnumber")
             if i == len(kinds) - 1:
-                axes.set_xlabel("standard score among all that come before the reader")
+                axes.set_xlabel("standard deviations from the reader's mean")
     return figure
 
 
@@ -115,7 +115,7 @@ def ranking(results: Results) -> Figure:
         (m["random_level"], n - 0.4),
         xytext=(3, 0),
         textcoords="offset points",
-        fontsize=7,
+        fontsize=8,
         va="center",
         color="0.3",
     )
@@ -129,8 +129,8 @@ def ranking(results: Results) -> Figure:
             xytext=(3, 0),
             textcoords="offset points",
             va="center",
-            fontsize=7,
-            color=colours[i] if role != "other" else "0.35",
+            fontsize=8,
+            color=ink(colours[i]),
         )
     axes.set_ylim(n - 0.1, -0.7)
     axes.set_xlim(0, max(c["score"]) * 1.45)
@@ -172,6 +172,7 @@ def per_component(results: Results) -> Figure:
     figure, grid = new_figure(
         (WIDE, 2.1), rows=1, columns=len(heads), sharex=True, sharey=True, squeeze=False
     )
+    named = []
     for axes, head in zip(grid[0], heads, strict=True):
         at = [n for n, h in enumerate(c["head"]) if h == head]
         score = np.array([c["composition"][n] for n in at])
@@ -181,15 +182,10 @@ def per_component(results: Results) -> Figure:
             colours[n] = PALETTE["inhibition"]
         axes.bar(range(len(score)), score, color=colours, width=0.85)
         axes.axhline(m["random_level"], color="0.3", lw=0.8, ls="--")
-        for n in best:
-            axes.annotate(
-                f"{head}.{n}",
-                (n, score[n]),
-                xytext=(4, 0),
-                textcoords="offset points",
-                fontsize=7,
-            )
-        axes.set_title(f"inhibition head {head}")
+        axes.set_title(f"head {head}")
         axes.set_xlabel("component")
+        named.append((axes, best, score[best], [f"{head}.{n}" for n in best]))
     grid[0, 0].set_ylabel(f"composition score\nwith query of {m['mover']}")
+    for axes, x, y, names in named:
+        label_points(axes, x, y, names)
     return figure

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from th_utils.figures import PALETTE, SINGLE, WIDE, new_figure
+from th_utils.figures import PALETTE, SINGLE, WIDE, ink, label_points, new_figure
 from th_utils.results import Results
 
 ORDER_COLOURS = {"ABBA": PALETTE["mover"], "BABA": PALETTE["inhibition"]}
@@ -33,10 +33,9 @@ def task(results: Results) -> Figure:
     axes.set_yticks(range(len(templates)), [f"template {t}" for t in templates])
     axes.set_ylim(len(templates) - 0.5, -0.8)
     axes.set_xlabel("logit(indirect object) − logit(subject), nats")
-    last = len(templates) - 0.56
-    for x, order, text in ((0.02, "ABBA", "● ABBA"), (0.22, "BABA", "■ BABA")):
+    for x, order, text in ((0.0, "ABBA", "● ABBA"), (0.2, "BABA", "■ BABA")):
         axes.annotate(
-            text, (x, last), xycoords=("axes fraction", "data"), color=ORDER_COLOURS[order]
+            text, (x, 1.02), xycoords="axes fraction", va="bottom", color=ORDER_COLOURS[order]
         )
     return figure
 
@@ -53,15 +52,18 @@ def attribution(results: Results) -> Figure:
         grid, cmap="PuOr_r", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto", origin="lower"
     )
     strongest = sorted(range(len(c["mean"])), key=lambda i: -abs(c["mean"][i]))[:8]
+    named = {(c["layer"][i], c["head"][i]) for i in strongest}
     for i in strongest:
-        strong = abs(c["mean"][i]) > 0.6 * limit
+        x, y = c["layer"][i], c["head"][i]
+        side = 1 if (x - 1, y) in named else -1  # beside its cell, where no named cell is
         axes.annotate(
             c["name"][i],
-            (c["layer"][i], c["head"][i]),
-            ha="center",
+            (x + 0.5 * side, y),
+            xytext=(2 * side, 0),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
             va="center",
-            color="white" if strong else "black",
-            fontsize=7,
+            fontsize=8,
         )
     axes.set_xticks(range(0, layers, 2 if layers > 16 else 1))
     axes.set_yticks(range(0, heads, 2 if heads > 10 else 1))
@@ -86,14 +88,14 @@ def attention(results: Results) -> Figure:
             (j, i),
             ha="center",
             va="center",
-            fontsize=7,
+            fontsize=8,
             color="white" if grid[i, j] > 0.55 else "black",
         )
     axes.set_xticks(range(len(looks)), [look.replace(">", "\n→ ") for look in looks])
     axes.xaxis.tick_top()
     axes.set_yticks(range(rows), [f"{r}  {n}" for r, n in zip(c["role"], c["name"], strict=True)])
     for tick, role in zip(axes.get_yticklabels(), c["role"], strict=True):
-        tick.set_color(PALETTE[role])
+        tick.set_color(ink(PALETTE[role]))
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -111,9 +113,6 @@ def roles_map(results: Results) -> Figure:
     for i, role in enumerate(c["role"]):
         x, y, colour = c["layer"][i], c["head"][i], PALETTE[role]
         axes.plot(x, y, "s", ms=8, mec=colour, mew=1.5, mfc=colour if c["again"][i] else "white")
-        axes.annotate(
-            c["name"][i], (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7
-        )
         named.add(role)
     roles = [role for role in PALETTE if role in named]
     for i, role in enumerate(roles):
@@ -121,7 +120,7 @@ def roles_map(results: Results) -> Figure:
             role,
             ((i + 0.5) / len(roles), 1.02),
             xycoords="axes fraction",
-            color=PALETTE[role],
+            color=ink(PALETTE[role]),
             ha="center",
             va="bottom",
         )
@@ -130,5 +129,7 @@ def roles_map(results: Results) -> Figure:
     axes.set_xlabel("layer")
     axes.set_ylabel("head")
     axes.grid(color="0.93", lw=0.5)
-    axes.set_axisbelow(True)
+    label_points(
+        axes, c["layer"], c["head"], c["name"], colour=[PALETTE[role] for role in c["role"]]
+    )
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from th_utils.figures import PALETTE, SINGLE, WIDE, new_figure
+from th_utils.figures import PALETTE, SINGLE, WIDE, label_points, new_figure
 from th_utils.results import Results
 
 
@@ -16,6 +16,7 @@ def panels(results: Results) -> Figure:
     figure, grid = new_figure(
         (WIDE, 3.6), rows=2, columns=len(heads), sharex=True, sharey="row", squeeze=False
     )
+    named = []
     for j, head in enumerate(heads):
         at = [n for n, h in enumerate(c["head"]) if h == head]
         k = np.array([c["component"][n] for n in at])
@@ -32,19 +33,14 @@ def panels(results: Results) -> Figure:
         bottom.bar(k, score, color=colours, width=0.85)
         bottom.axhline(m["random_level"], color="0.3", lw=0.8, ls="--")
         for axes, values in ((top, measured), (bottom, score)):
-            for n in np.argsort(-values)[:2]:
-                axes.annotate(
-                    f"{head}.{k[n]}",
-                    (k[n], values[n]),
-                    xytext=(4, -1),
-                    textcoords="offset points",
-                    va="top" if axes is top else "bottom",
-                    fontsize=7,
-                )
+            best = np.argsort(-values)[:2]
+            named.append((axes, k[best], values[best], [f"{head}.{n}" for n in k[best]]))
         top.set_title(f"inhibition head {head}")
         bottom.set_xlabel("component")
     grid[0, 0].set_ylabel("inhibition score\n(fall when removed)")
     grid[1, 0].set_ylabel(f"composition score\nwith query of {m['mover']}")
+    for axes, x, y, names in named:
+        label_points(axes, x, y, names)
     return figure
 
 
@@ -71,7 +67,7 @@ def removal(results: Results) -> Figure:
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=7,
+                fontsize=8,
                 color=colour,
             )
         axes.axvline(c[f"{name} mean"][0], color="0.8", lw=0.8, zorder=0)
@@ -90,24 +86,21 @@ def in_turn(results: Results) -> Figure:
     figure, grid = new_figure(
         (WIDE if len(heads) > 1 else SINGLE, 2.7), rows=1, columns=len(heads), squeeze=False
     )
+    named = []
     for axes, head in zip(grid[0], heads, strict=True):
         at = [n for n, h in enumerate(c["head"]) if h == head]
         direct, full = (np.array([c[x][n] for n in at]) for x in ("direct", "full"))
         ends = [min(direct.min(), full.min(), 0), max(direct.max(), full.max())]
         axes.plot(ends, ends, color="0.75", lw=0.8, zorder=0)
         axes.plot(direct, full, "o", ms=3.5, color=PALETTE["inhibition"], alpha=0.8)
-        for n in np.argsort(-direct)[:2]:
-            axes.annotate(
-                f"{head}.{c['component'][at[n]]}",
-                (direct[n], full[n]),
-                xytext=(-4, 4),
-                textcoords="offset points",
-                ha="right",
-                fontsize=7,
-            )
         axes.axhline(0, color="0.2", lw=0.5)
         axes.axvline(0, color="0.2", lw=0.5)
         axes.set_title(f"inhibition head {head}")
         axes.set_xlabel("fall, mover's query alone")
+        best = np.argsort(-direct)[:2]
+        names = [f"{head}.{c['component'][at[n]]}" for n in best]
+        named.append((axes, direct[best], full[best], names))
     grid[0, 0].set_ylabel("fall, everything recomputed")
+    for axes, x, y, names in named:
+        label_points(axes, x, y, names)
     return figure
