@@ -293,6 +293,12 @@ def side_by_side(tables: dict[str, dict[str, list]]) -> dict[str, list]:
     }
 
 
+def one_edition(table: dict[str, list]) -> dict[str, list]:
+    """The first edition's rows of a table made by `side_by_side`, without that column."""
+    keep = [i for i, edition in enumerate(table["edition"]) if edition == table["edition"][0]]
+    return {n: [x[i] for i in keep] for n, x in table.items() if n != "edition"}
+
+
 def first(table: dict[str, list], n: int) -> dict[str, list]:
     """The first n rows of a table."""
     return {name: values[:n] for name, values in table.items()}

@@ -181,7 +181,10 @@ class Chapter:
         folder = edition_folder(self.edition)
         base = output_dir()
         tables = results.save_table(
-            table, results.check_name(id), self.provenance, base / "results" / folder
+            table,
+            results.check_name(id),
+            getattr(table, "provenance", None) or self.provenance,  # recorded ones keep theirs
+            base / "results" / folder,
         )
         with figures.style():
             drawn = draw(results.read_table(tables["json"]))

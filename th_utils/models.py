@@ -177,8 +177,15 @@ def can_run(name: str | os.PathLike[str]) -> bool:
     return path is None or _is_whole_model(path)
 
 
-def attention_weights(name: str | os.PathLike[str], *, dtype: Any = None) -> Any:
+def attention_weights(
+    name: str | os.PathLike[str], *, dtype: Any = None, rounding: Any = None
+) -> Any:
     """Folded attention matrices of a model, read from its safetensors without building it.
+
+    Args:
+        name: see `resolve`.
+        dtype: of the matrices, fp32 by default.
+        rounding: see `th_utils.weights.from_checkpoint`.
 
     Returns:
         `th_utils.weights.AttentionWeights`.
@@ -194,7 +201,7 @@ def attention_weights(name: str | os.PathLike[str], *, dtype: Any = None) -> Any
 
     # A config knows better than our list, which is of the published model.
     n_heads = None if read_config(path) else edition.entry.get("heads")
-    return from_checkpoint(path, n_heads=n_heads, dtype=dtype or torch.float32)
+    return from_checkpoint(path, n_heads=n_heads, dtype=dtype or torch.float32, rounding=rounding)
 
 
 def checksum(name: str | os.PathLike[str]) -> str:

@@ -28,16 +28,27 @@ def check_parameters(*, edition: Any, size: Any, seed: Any, device: Any) -> None
             )
     if size not in SIZES:
         raise CompanionError(f"no size {size!r}: {near_matches(size, SIZES)}")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise CompanionError(
-            f"seed must be a whole number, not {_shown(seed)}: for example seed = 0"
-        )
-    if not 0 <= seed < 2**32:
-        raise CompanionError(f"seed must lie between 0 and 2**32 - 1, not at {seed}: try seed = 0")
+    check_whole_number("seed", seed, low=0, high=2**32 - 1)
     check_device(device)
     from th_utils.models import resolve
 
     resolve(edition)
+
+
+def check_whole_number(name: str, value: Any, *, low: int, high: int) -> None:
+    """Check that a parameter is a whole number in a range.
+
+    Raises:
+        CompanionError: it is not; the message says what to write instead.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise CompanionError(
+            f"{name} must be a whole number, not {_shown(value)}: for example {name} = {low}"
+        )
+    if not low <= value <= high:
+        raise CompanionError(
+            f"{name} must lie between {low} and {high}, not at {value}: try {name} = {low}"
+        )
 
 
 def check_device(device: str) -> None:
