@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -132,11 +133,20 @@ class Reporter:
         self.stream.flush()
 
 
+# What Snakemake says of itself; the jobs' own lines say what happened.
+NOISE = re.compile(
+    r"(Assuming unrestricted|Building DAG|Using shell|Select jobs|Execute \d+ jobs|RuleException"
+    r"|CalledProcessError in file|Command 'set -euo|Exiting because|WorkflowError:|At least one job"
+    r"|Complete log\(s\)|Elapsed time|Nothing to be done|Terminating processes|Will exit after)"
+)
+
+
 class Board:
-    """Collects the records of all runners into one status line below the other output."""
+    """Passes on the output of all jobs and collects their records into one status line below."""
 
     def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
+        self.in_place = self.stream.isatty()
         self.states: dict[str, dict] = {}
 
     def feed(self, line: str) -> None:
@@ -147,16 +157,17 @@ class Board:
                 self.states.pop(state["chapter"], None)
             else:
                 self.states[state["chapter"]] = state
-        elif line.strip():
-            self.stream.write("\r\x1b[K" + line.rstrip("\n") + "\n")
-        self._draw()
-
-    def _draw(self) -> None:
-        text = "   ".join(describe(state) for _, state in sorted(self.states.items()))
-        self.stream.write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
-        self.stream.flush()
+        elif line.strip() and not NOISE.match(line):
+            self._write(("\r\x1b[K" if self.in_place else "") + line.rstrip("\n") + "\n")
+        if self.in_place:
+            text = "   ".join(describe(state) for _, state in sorted(self.states.items()))
+            self._write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
 
     def close(self) -> None:
         """Remove the status line."""
-        self.stream.write("\r\x1b[K")
+        if self.in_place:
+            self._write("\r\x1b[K")
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
         self.stream.flush()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from th_utils.paths import edition_folder
 
 DEFAULT_EDITION = "smollm2-135m-instruct-q4"
 DEFAULT_SIZE = "quick"
@@ -22,7 +23,7 @@ class Layout:
     @property
     def folder(self) -> str:
         """The edition as a folder name: an edition may be a hub name or a local directory."""
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.edition).strip("-.")
+        return edition_folder(self.edition)
 
     @property
     def base(self) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from th_utils.build.display import COLLECTED, Board
@@ -25,11 +26,20 @@ def build(layout: Layout, targets: list[str], cores: int, dry_run: bool = False)
     """Build `targets` (rules or files) and return Snakemake's exit status."""
     with build_lock(layout.lock) as descriptor:
         if any((layout.root / ".snakemake" / "locks").glob("*")):
-            _run(_command(layout, ["--unlock"]), layout, descriptor, quiet=True)
+            _run(_command(layout, ["--unlock"]), layout, descriptor, lambda line: None)
         options = ["--cores", str(cores), "--resources", f"mem_mb={MEMORY_MB}"]
         options += ["--rerun-incomplete", "--keep-going"]
-        options += ["--dry-run"] if dry_run else ["--quiet", "rules", "progress", "host"]
-        return _run(_command(layout, [*options, "--", *targets]), layout, descriptor)
+        if dry_run:
+            command = _command(layout, [*options, "--dry-run", "--", *targets])
+            return _run(command, layout, descriptor, sys.stderr.write)
+        options += ["--quiet", "rules", "progress", "host"]
+        board = Board()
+        collected = {COLLECTED: "1"} if board.in_place else {}
+        command = _command(layout, [*options, "--", *targets])
+        try:
+            return _run(command, layout, descriptor, board.feed, collected)
+        finally:
+            board.close()
 
 
 def _command(layout: Layout, options: list[str]) -> list[str]:
@@ -39,32 +49,32 @@ def _command(layout: Layout, options: list[str]) -> list[str]:
     return command + options
 
 
-def _run(command: list[str], layout: Layout, descriptor: int, quiet: bool = False) -> int:
-    """Run Snakemake as a child that dies with us, with one status line where there is a terminal.
+def _run(
+    command: list[str],
+    layout: Layout,
+    descriptor: int,
+    feed: Callable[[str], object],
+    variables: dict[str, str] | None = None,
+) -> int:
+    """Run Snakemake as a child that dies with us, and hand each line of its output to `feed`.
 
     It inherits the lock: were only we killed, the lock would hold until it is gone too.
     """
     me = os.getpid()
-    terminal = sys.stderr.isatty() and not quiet
-    environment = {**os.environ, LOCKED: "1"} | ({COLLECTED: "1"} if terminal else {})
-    silent = subprocess.DEVNULL if quiet else None
     child = subprocess.Popen(
         command,
         cwd=layout.root,
-        env=environment,
-        stdout=subprocess.PIPE if terminal else silent,
-        stderr=subprocess.STDOUT if terminal else silent,
+        env={**os.environ, LOCKED: "1"} | (variables or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         pass_fds=[descriptor],
         preexec_fn=lambda: die_with_parent(me),
     )
     try:
-        if terminal:
-            board = Board()
-            for line in child.stdout:
-                board.feed(line)
-            board.close()
+        for line in child.stdout:
+            feed(line)
         return child.wait()
     except KeyboardInterrupt:
         # The terminal has sent the interrupt to every process; wait for them to end in order.
