@@ -69,8 +69,7 @@ def _value_cell(claim: dict, record: dict | None) -> str:
     return text
 
 
-MODEL_COLUMNS = {
-    "edition": "Edition",
+MODEL_ROWS = {
     "model": "Model",
     "runs": "What runs",
     "licence": "Licence",
@@ -82,17 +81,20 @@ MODEL_COLUMNS = {
 
 
 def models(known: Iterable[dict]) -> str:
-    """The table of known editions; columns that nobody fills are left out."""
-    rows = list(known)
-    kept = [key for key in MODEL_COLUMNS if any(row.get(key) for row in rows)]
-    body = [[_model_cell(key, row.get(key)) for key in kept] for row in rows]
-    return table([MODEL_COLUMNS[key] for key in kept], body)
+    """The known editions, each with a list of what is said of it.
+
+    Lists, because one table with a column for each would fit no telephone.
+    """
+    blocks = []
+    for entry in known:
+        blocks.append(f"## `{entry['edition']}`")
+        said = [(name, entry[key], key) for key, name in MODEL_ROWS.items() if key in entry]
+        blocks += [f"{name}\n: {_model_cell(key, value)}" for name, value, key in said]
+    return "\n\n".join(blocks)
 
 
 def _model_cell(key: str, value: Any) -> str:
-    if value is None:
-        return ""
-    return f"`{value}`" if key in ("edition", "sha256") else str(value)
+    return f"`{value}`" if key == "sha256" else " ".join(str(value).split())
 
 
 def gallery(chapters: Iterable[tuple[str, list[dict]]], files_of: Callable[[dict], str]) -> str:

@@ -32,7 +32,7 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
     if (root / "book" / "_static").is_dir():
         # The place where Jupyter Book looks for style sheets.
         shutil.copytree(root / "book" / "_static", target / "_static")
-    shutil.copy(root / "_toc.yml", target / "_toc.yml")
+    _write_toc(layout, target)
     chapters = [notebooks.read(sources / f"{name}.ipynb") for name in layout.chapters()]
     files = _copy_files(layout, chapters, target / "extra")
 
@@ -62,6 +62,20 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
         if (filled := pages.fill(text, parts)) != text:
             page.write_text(filled, encoding="utf-8")
     _write_config(layout, target)
+
+
+def _write_toc(layout: Layout, target: Path) -> None:
+    """The table of contents without the chapters that this edition cannot run."""
+    toc = yaml.safe_load((layout.root / "_toc.yml").read_text(encoding="utf-8"))
+    here = {f"notebooks/{name}" for name in layout.chapters()}
+    for part in toc.get("parts", []):
+        part["chapters"] = [
+            entry
+            for entry in part["chapters"]
+            if entry["file"] in here or not entry["file"].startswith("notebooks/")
+        ]
+    text = yaml.safe_dump(toc, sort_keys=False)
+    (target / "_toc.yml").write_text(text, encoding="utf-8")
 
 
 def _unique(chapters: list) -> None:
