@@ -63,7 +63,7 @@ def mean_interval(
 
 def bootstrap(
     statistic: Callable[..., float | np.ndarray],
-    arrays: Sequence[Shaped[np.ndarray, "n *rest"]],
+    arrays: Sequence[Shaped[np.ndarray, "n ..."]],
     *,
     seed: int,
     n_boot: int = 2000,

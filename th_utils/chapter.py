@@ -209,9 +209,9 @@ class Chapter:
     def claim(
         self,
         id: str,
-        value: float,
-        low: float | None = None,
-        high: float | None = None,
+        value: float | int,
+        low: float | int | None = None,
+        high: float | int | None = None,
         note: str | None = None,
     ) -> None:
         """Judge a claim of the ledger by a measured value, record and show the verdict.

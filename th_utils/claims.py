@@ -7,7 +7,7 @@ down before the statistic was computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -50,8 +50,8 @@ class Claim:
     claim: str
     statistic: str
     direction: Literal["at-least", "at-most"]
-    holds: float
-    partly: float
+    holds: float | int
+    partly: float | int
     reconstruction: bool
     needs: Literal["forward", "weights"]
 
@@ -87,7 +87,10 @@ def parse_claims(entries: Any) -> dict[str, Claim]:
 
 
 def verdict(
-    claim: Claim, value: float, low: float | None = None, high: float | None = None
+    claim: Claim,
+    value: float | int,
+    low: float | int | None = None,
+    high: float | int | None = None,
 ) -> Verdict:
     """Judge a measured value.
 
@@ -147,7 +150,7 @@ def render(claim: Claim, record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ":::"])
 
 
-def number(value: float, thresholds: tuple[float, ...] = ()) -> str:
+def number(value: float | int, thresholds: Iterable[float | int] = ()) -> str:
     """A number with few digits, but enough to show on which side of a threshold it lies.
 
     >>> number(0.93154), number(0.8996, (0.9,)), number(1234.5), number(0.00123)

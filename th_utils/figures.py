@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ PALETTE = {
     "duplicate-token": "#E69F00",
     "previous-token": "#009E73",
     "induction": "#56B4E9",
-    "other": "#8C8C8C",
+    "other": "#B3B3B3",
     "control": "#000000",
 }
 
@@ -66,7 +66,11 @@ def style() -> Iterator[None]:
 
 
 def new_figure(
-    size: tuple[float, float] = (SINGLE, 2.8), *, rows: int = 1, columns: int = 1, **options: Any
+    size: tuple[float | int, float | int] = (SINGLE, 2.8),
+    *,
+    rows: int = 1,
+    columns: int = 1,
+    **options: Any,
 ) -> tuple[Figure, Any]:
     """A figure in our style with a grid of axes.
 
@@ -111,7 +115,7 @@ def close(figure: Any) -> None:
         pyplot.close(figure)
 
 
-def ink(colour: Any, contrast: float = 4.5) -> str:
+def ink(colour: Any, contrast: float | int = 4.5) -> str:
     """`colour`, darkened until text in it stands out from white by `contrast` (WCAG 2.2).
 
     >>> ink("#D55E00", contrast=3), ink("black")
@@ -125,12 +129,12 @@ def ink(colour: Any, contrast: float = 4.5) -> str:
 
 def label_points(
     axes: Any,
-    x: Sequence[float],
-    y: Sequence[float],
+    x: Iterable[Any],
+    y: Iterable[Any],
     labels: Sequence[str],
     *,
     colour: Any = "#202020",
-    fontsize: float = 8,
+    fontsize: float | int = 8,
 ) -> list[Any]:
     """Write names beside points, so that no name lies on another, on a point or off the axes.
 
@@ -148,11 +152,14 @@ def label_points(
     Returns:
         the annotations, in order.
     """
+    x, y = list(x), list(y)
+    if not labels:
+        return []
     figure = axes.figure
     figure.draw_without_rendering()
     colours = [colour] * len(labels) if isinstance(colour, str | tuple) else list(colour)
-    points = axes.transData.transform(np.column_stack([x, y]).astype(float).reshape(-1, 2))
-    frame = axes.get_window_extent()
+    points = axes.transData.transform(np.column_stack([x, y]).astype(float))
+    frame = axes.get_window_extent().frozen()
     pixel = figure.dpi / 72
     taken = [Bbox.from_bounds(px - 2.5 * pixel, py - 2.5 * pixel, 5 * pixel, 5 * pixel)
              for px, py in points if np.isfinite([px, py]).all()]  # fmt: skip
@@ -164,7 +171,7 @@ def label_points(
             text, (xi, yi), xytext=(0, 0), textcoords="offset points", fontsize=fontsize,
             color=ink(tint), va="center", ha="center",
         )  # fmt: skip
-        box = note.get_window_extent()
+        box = note.get_window_extent().padded(0.5 * pixel)
         best = None
         for distance, dx, dy in _places(box.width / pixel, box.height / pixel):
             moved = box.translated(dx * pixel, dy * pixel)
@@ -177,9 +184,15 @@ def label_points(
         _, distance, dx, dy, moved = best
         note.set_position((dx, dy))
         if distance > 1:
+            # The line ends at the name's border, at the place nearest to the point.
+            aside = np.clip(0, dx - box.width / pixel / 2, dx + box.width / pixel / 2)
+            above = np.clip(0, dy - box.height / pixel / 2, dy + box.height / pixel / 2)
             line = axes.annotate(
-                "", (xi, yi), xytext=(dx, dy), textcoords="offset points", zorder=0,
-                arrowprops={"arrowstyle": "-", "lw": 0.5, "color": ink(tint), "alpha": 0.6},
+                "", (xi, yi), xytext=(aside, above), textcoords="offset points", zorder=0,
+                arrowprops={
+                    "arrowstyle": "-", "lw": 0.5, "color": ink(tint), "alpha": 0.6,
+                    "shrinkA": 0, "shrinkB": 0,
+                },
             )  # fmt: skip
             line.set_in_layout(False)
         # A name is drawn over the layout, but must not take part in it: axes would shrink.
@@ -191,7 +204,7 @@ def label_points(
 
 def _places(width: float, height: float) -> Iterator[tuple[int, float, float]]:
     """Places of a name's centre around its point, best first: (ring, right, up) in points."""
-    for ring in (1, 2, 3, 4):
+    for ring in range(1, 9):
         gap = 3.5 + 8.0 * (ring - 1)
         aside, above = width / 2 + gap, height / 2 + gap
         for right, up in (

@@ -213,7 +213,7 @@ def read_table(path: str | os.PathLike[str]) -> Results:
         ) from error
 
 
-def rounded(value: float) -> float:
+def rounded(value: float | int) -> float:
     """A float as results hold it, with 7 significant digits.
 
     >>> rounded(2 / 3), rounded(-0.0)
