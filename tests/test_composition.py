@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 
@@ -107,12 +108,14 @@ def test_offsets_do_not_matter_without_rotary(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_readers_have_the_gram_matrix_of_the_dense_reader(weights, kind):
-    found = readers(weights, kind, offsets=(3,))
+    """Of the one reader there is without rotary embedding, of the mean over offsets with it."""
+    offsets = (0, 3, 8)
+    found = readers(weights, kind, offsets=offsets)
     for layer in range(weights.n_layers):
         for head in range(weights.n_heads):
-            dense = reader(weights, kind, layer, head, 3)
+            dense = [reader(weights, kind, layer, head, offset) for offset in offsets]
             F = found[layer, head]
-            torch.testing.assert_close(F @ F.T, dense @ dense.T)
+            torch.testing.assert_close(F @ F.T, torch.stack([m @ m.T for m in dense]).mean(0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -236,6 +239,8 @@ def test_progress_counts_the_layers_that_write(tmp_path, monkeypatch):
 
 
 def test_what_is_refused():
+    with pytest.raises(CompanionError, match="kind 'W' is unknown: Q, K or V"):
+        inspect.unwrap(readers)(random_weights(0), "W")  # its annotation would refuse it first
     weights = random_weights(0, rotary=ROTARY)
     with pytest.raises(CompanionError, match="offsets"):
         readers(weights, "Q", offsets=())
