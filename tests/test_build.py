@@ -81,6 +81,14 @@ def test_for_book_shows_what_ran():
     assert "`gpt2`, size `book`; this run took 1 min 1 s" in by_id["title"].source
 
 
+def test_a_chapter_that_cannot_run_says_so():
+    page = notebooks.not_run(toy.chapter("alpha"), "gpt2")
+    shown = notebooks.for_book(page, lambda record: "")
+    assert notebooks.title(shown) == "The alpha"
+    assert "of `gpt2` only the attention weights" in shown.cells[-1].source
+    assert not [cell for cell in shown.cells if cell.cell_type == "code"]
+
+
 def test_a_figure_needs_alt_text():
     notebook = executed()
     notebook.cells[-2].outputs[0].metadata["talking_heads"]["figure"]["alt"] = ""

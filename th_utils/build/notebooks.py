@@ -119,6 +119,23 @@ def for_git(executed: Any, committed: Any) -> Any:
     return fresh
 
 
+def not_run(notebook: Any, edition: str) -> Any:
+    """Return the page of a chapter that cannot run on `edition`: its title, and why it stops.
+
+    Attention weights alone have no forward pass; the book of such an edition has its weight-only
+    chapters, and says of the others that they are missing.
+    """
+    page = copy.deepcopy(notebook)
+    first = next(cell for cell in page.cells if cell.cell_type == "markdown")
+    text = (
+        ":::{admonition} Not run on this edition\n:class: warning\n"
+        f"This chapter needs a forward pass, and of `{edition}` only the attention weights were "
+        "there when this book was built.\n:::"
+    )
+    page.cells = [first, nbformat.v4.new_markdown_cell(text, id="not-run")]
+    return page
+
+
 def for_book(executed: Any, files_of: Any) -> Any:
     """Return `executed` as the book shows it.
 
@@ -139,7 +156,8 @@ def for_book(executed: Any, files_of: Any) -> Any:
                 below = nbformat.v4.new_markdown_cell(links, id=f"files-{record['id']}"[:64])
                 cells.append(below)
     notebook.cells = cells
-    _state_run(notebook, values)
+    if values:
+        _state_run(notebook, values)
     return notebook
 
 
@@ -170,7 +188,7 @@ def _label_figure(cell: Any) -> list[dict]:
 def _state_run(notebook: Any, values: dict[str, Any]) -> None:
     """Say below the title on what, and for how long, the chapter ran."""
     run = notebook.metadata.get(MARK, {})
-    text = f"Edition `{values.get('edition', '?')}`, size `{values.get('size', '?')}`"
+    text = f"Edition `{values['edition']}`, size `{values['size']}`"
     if "seconds" in run:
         text += f"; this run took {duration(run['seconds'])} on one processor core"
     line = f"```{{div}} run-line\n{text}.\n```"

@@ -38,6 +38,8 @@ def record(layout: Layout) -> list[str]:
     """
     target = layout.root / "data" / "recorded" / layout.folder
     target.mkdir(parents=True, exist_ok=True)
+    for old in [*target.glob("*.json"), *target.glob("*.csv")]:
+        old.unlink()
     written, claims, digests = [], [], {}
     for chapter in layout.chapters():
         if not layout.executed(chapter).exists():
@@ -48,11 +50,8 @@ def record(layout: Layout) -> list[str]:
         if found:
             digests[chapter] = digest(closure_of_notebook(layout.source(chapter)))
         for _, mark in notebooks.marks(executed, "figure"):
-            for kind in ("json", "csv"):
-                source = layout.results / f"{mark['id']}.{kind}"
-                if source.exists():
-                    shutil.copy(source, target / source.name)
-                    written.append(source.name)
+            shutil.copy(layout.results / f"{mark['id']}.json", target)
+            written.append(f"{mark['id']}.json")
     content = {
         "edition": layout.edition,
         "size": layout.size,

@@ -17,13 +17,14 @@ import time
 import traceback
 from pathlib import Path
 
+import nbformat
+
+from th_utils.build import notebooks
 from th_utils.build.layout import DEFAULT_EDITION, DEFAULT_SIZE, SIZES, Layout, find_root
 from th_utils.build.processes import die_with_parent
 from th_utils.digest import closure_of_notebook
 from th_utils.errors import CompanionError
 from th_utils.paths import atomic_write
-
-INJECTED = "injected-parameters"
 
 
 def run_chapter(layout: Layout, chapter: str) -> Path:
@@ -32,6 +33,10 @@ def run_chapter(layout: Layout, chapter: str) -> Path:
     Raises CompanionError, with one line for a person, when the chapter fails; the traceback and
     the notebook as far as it came are then in the log folder.
     """
+    if _has_no_forward_pass(layout, chapter):
+        page = notebooks.not_run(notebooks.read(layout.source(chapter)), layout.edition)
+        print(f"{chapter}  not run: it needs a forward pass", file=sys.stderr)
+        return atomic_write(layout.executed(chapter), nbformat.writes(page) + "\n")
     work = _fresh_work(layout, chapter)
     _set_environment(work)
     started = time.monotonic()
@@ -85,6 +90,24 @@ def _set_environment(work: Path) -> None:
     }
 
 
+def _has_no_forward_pass(layout: Layout, chapter: str) -> bool:
+    """Whether the chapter must fail on this edition, of which only attention weights are here.
+
+    A chapter whose claims all need nothing but weights runs on any edition.
+    """
+    from th_utils import claims, models
+    from th_utils.build.graph import loads_model
+
+    number = chapter.split("_")[0]
+    needs = {claim.needs for claim in claims.load_claims().values() if claim.chapter == number}
+    if not loads_model(layout, chapter) or needs == {"weights"}:
+        return False
+    try:
+        return not models.can_run(layout.edition)
+    except CompanionError:
+        return False
+
+
 def _execute(layout: Layout, chapter: str, partial: Path, work: Path):
     """Run the notebook through papermill and return it as a notebook object."""
     from papermill import execute_notebook
@@ -123,13 +146,11 @@ def _execute(layout: Layout, chapter: str, partial: Path, work: Path):
 
 def _finish(notebook, layout: Layout, seconds: float) -> str:
     """Strip what papermill leaves, note how the chapter ran, and return the notebook's text."""
-    import nbformat
-
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
-        if INJECTED in cell.metadata.get("tags", []):
-            cell.id = INJECTED
+        if notebooks.INJECTED in notebooks.tags(cell):
+            cell.id = notebooks.INJECTED
     notebook.metadata.pop("papermill", None)
     notebook.metadata["talking_heads"] = {
         "edition": layout.edition,
