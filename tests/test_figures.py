@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from th_utils import figures
-from th_utils.figures import KINDS, PALETTE, SINGLE, WIDE, ink, label_points, new_figure, render
+from th_utils.figures import PALETTE, SINGLE, WIDE, ink, label_points, new_figure, render
 
 BASELINE = {
     "baseline_dir": "baseline",

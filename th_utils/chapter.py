@@ -55,7 +55,7 @@ class Chapter:
     ) -> None:
         if not isinstance(number, str) or len(number) != 2 or not number.isdecimal():
             raise CompanionError(
-                f'a chapter\'s number is two digits in quotes, not {number!r}: "03"'
+                f'the number of a chapter is two digits in quotes, such as "03", not {number!r}'
             )
         check_parameters(edition=edition, size=size, seed=seed, device=device)
         self.number, self.edition, self.size = number, edition, size
