@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pandas
 import pytest
-import torch
 
 from th_utils.errors import CompanionError
 from th_utils.results import (
@@ -30,7 +29,7 @@ def test_round_trip(tmp_path):
         "table": {
             "head": ["0.1", "ä, b"],
             "layer": np.array([0, 11]),
-            "score": torch.tensor([1 / 3, float("nan")], dtype=torch.float64),
+            "score": (1 / 3, float("nan")),
             "known": np.array([True, False]),
         },
         "extra": {"level": np.float32(0.1), "pairs": [{"z": 2 / 3, "rank": np.int64(4)}]},
@@ -54,6 +53,14 @@ def test_round_trip(tmp_path):
             ["0.1", "0", "0.3333333", "True"],
             ["ä, b", "11", "", "False"],
         ]
+
+
+def test_tensors_are_columns_and_values():
+    torch = pytest.importorskip("torch")
+    table = {"x": torch.tensor([0.1, 2.0]), "y": torch.arange(4).reshape(2, 2)}
+    found = as_results({"table": table, "extra": {"m": torch.tensor(0.25)}})
+    assert found.columns == {"x": [0.1, 2.0], "y": [[0, 1], [2, 3]]}
+    assert found.meta == {"m": 0.25}
 
 
 def test_saving_what_was_read_gives_the_same_bytes(tmp_path):
@@ -156,8 +163,6 @@ def test_default_folder(monkeypatch, tmp_path):
 
 
 def test_gather_names_versions_and_no_place_or_time(tmp_path):
-    import importlib.metadata
-
     found = gather(
         "/home/someone/models/mine", "random", {"edition": "/home/someone/models/mine"}, None
     )
@@ -165,7 +170,7 @@ def test_gather_names_versions_and_no_place_or_time(tmp_path):
     assert set(found.packages) == {
         "th_utils", "torch", "transformers", "transformer-lens", "numpy", "matplotlib",
     }  # fmt: skip
-    assert found.packages["torch"] == importlib.metadata.version("torch")
+    assert found.packages["numpy"] == np.__version__
     text = save_table({"x": [1]}, "a", found, tmp_path)["json"].read_text()
     assert "/home" not in text and not re.search(r"\d{4}-\d\d-\d\d|\d\d:\d\d", text)
 
