@@ -119,7 +119,7 @@ def test_render():
         ":class: warning claim claim-partly\n"
         "It is so.\n"
         "\n"
-        "Measured: share of it: **0.93 (95 % interval 0.8996 to 0.97)**. "
+        "Measured: share of it: **0.93 (95% interval 0.8996 to 0.97)**. "
         "Holds from ≥ 0.9, partly from ≥ 0.7: **partly**. "
         "*(Reconstruction: the definition is ours.)* So far.\n"
         ":::"

@@ -136,7 +136,7 @@ def test_a_control_between_two_heads_leaves_the_stronger(m):
     [("mover", SECOND_MOVER), ("negative-mover", NEGATIVE), ("inhibition", INHIBITION)],
 )
 def test_the_confidence_is_corrected_for_the_number_of_heads(m, role, head):
-    """A head that would pass by itself, at 95 %, does not among as many heads as there are."""
+    """A head that would pass by itself, at 95%, does not among as many heads as there are."""
     quiet = replace(
         m,
         dla_absent=torch.zeros_like(m.dla_absent),

@@ -162,6 +162,15 @@ def permutation_null(
     return PermutationTest(value, _p_value(value, drawn, alternative), drawn)
 
 
+def p_text(p: float) -> str:
+    """A p-value for a sentence; one from a finite number of permutations is never zero.
+
+    >>> p_text(0.0123), p_text(0.0005)
+    ('p = 0.012', 'p < 0.001')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def rank_correlation(
     x: Shaped[np.ndarray, "*x n"], y: Shaped[np.ndarray, "*y n"]
 ) -> Float[np.ndarray, "..."] | np.floating:

@@ -72,7 +72,7 @@ def pair_table(scan: Scan, roles: Roles, *, seed: int = 0, shuffles: int = 2000)
 
     Returns:
         Columns: sender, reader, kind, score ("whole" or "component"), auc, p (one-sided, known
-        senders score higher), null_low and null_high (95 % of the null), auc_same_layer (known
+        senders score higher), null_low and null_high (95% of the null), auc_same_layer (known
         senders against the other heads of their own layer only, since scores grow with nearness),
         z (largest standard score of a known sender with any reader), senders, readers (numbers
         of heads).

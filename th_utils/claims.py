@@ -132,7 +132,7 @@ def render(claim: Claim, record: Mapping[str, Any]) -> str:
     measured = number(record["value"], thresholds)
     if record.get("low") is not None:
         low, high = (number(record[end], thresholds) for end in ("low", "high"))
-        measured += f" (95 % interval {low} to {high})"
+        measured += f" (95% interval {low} to {high})"
     sign = "≥" if claim.direction == "at-least" else "≤"
     said = record["verdict"]
     lines = [

@@ -177,7 +177,7 @@ def panels_table(measured: Sequence[SenderEffects], abba: Bool[Tensor, " prompt"
 
     Returns:
         Columns: head, component, inhibition (mean over prompts), abba, baba (means over each
-        order), composition, random_low, random_high (95 % of the mean effects of random
+        order), composition, random_low, random_high (95% of the mean effects of random
         directions of the same head's write space), picked (bool).
     """
     rows = []

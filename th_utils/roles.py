@@ -42,14 +42,14 @@ ROLES = (
     "induction",
 )
 CRITERIA = {
-    "mover": "direct logit attribution above zero (95 %, corrected for the number of heads), above "
+    "mover": "direct logit attribution above zero (95%, corrected for the number of heads), above "
     "every head's attribution to two absent names, at least a tenth of the strongest head's; looks "
     "from the end at the indirect object more than at either mention of the subject, and with at "
     "least a tenth of its attention",
     "negative-mover": "direct logit attribution below zero, by the same margins; at least a tenth "
     "of its attention from the end on the names",
     "inhibition": "exchanging its output at the end for that on a prompt without repetition, in "
-    "the movers' queries alone, lowers their inhibition score (95 %, corrected for the number of "
+    "the movers' queries alone, lowers their inhibition score (95%, corrected for the number of "
     "heads), more than any equally long random vector in place of any head, and at least a tenth "
     "as much as the strongest head; looks from the end at the second mention more than at the "
     "other names, and with at least a tenth of its attention; is no mover",

@@ -63,7 +63,7 @@ def distributions(results: Results) -> Figure:
 
 
 def areas(results: Results) -> Figure:
-    """Area under the curve of known senders per type and score, with the null's 95 %."""
+    """Area under the curve of known senders per type and score, with the null's 95%."""
     c = results.columns
     rows = [
         (edition, kind, score)

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from th_utils.bootstrap import rank_correlation
+from th_utils.bootstrap import p_text, rank_correlation
+from th_utils.roles import Roles
+from th_utils.weights import AttentionWeights
 
 NAMES = {
     "Q": "inhibition heads into the movers' queries",
@@ -51,10 +53,15 @@ def reading(table: dict[str, list], figure: str) -> str:
         lines.append(
             f"- {name}: the furthest known sender lies {component['z']:.1f} standard deviations "
             f"out by its best component, {whole['z']:.1f} as a whole; the area under the curve is "
-            f"{component['auc']:.2f} by component (p = {component['p']:.3f}) and "
-            f"{whole['auc']:.2f} as a whole (p = {whole['p']:.3f})."
+            f"{component['auc']:.2f} by component ({p_text(component['p'])}) and "
+            f"{whole['auc']:.2f} as a whole ({p_text(whole['p'])})."
         )
     return f"In numbers ({{numref}}`{figure}`):\n\n" + "\n".join(lines)
+
+
+def note(row: dict[str, Any]) -> str:
+    """What belongs to an area under the curve: its p-value and the numbers of heads."""
+    return f"{p_text(row['p'])}, {row['senders']} senders, {row['readers']} readers"
 
 
 def areas(title: str, table: dict[str, list]) -> str:
@@ -104,4 +111,28 @@ def rounding(table: dict[str, list]) -> str:
         "known senders move by "
         f"{np.median(moved):.0f} places in the median and {moved.max()} at most among the heads "
         "before their reader"
+    )
+
+
+def model(weights: AttentionWeights, found: Roles) -> str:
+    """The size of the model, and where its heads' roles come from."""
+    source = (
+        "measured, as {doc}`01_task` describes"
+        if found.source == "measured"
+        else "published ones, not measured here"
+    )
+    return (
+        f"This edition's model has {weights.n_layers} layers of {weights.n_heads} heads with "
+        f"{weights.d_head} components each. Its heads' roles are {source}."
+    )
+
+
+def best(row: dict[str, Any] | None, of: int, random_level: float) -> str:
+    """The best component of an inhibition head among all that could talk to the main mover."""
+    if row is None:
+        return "No inhibition head comes before the main mover."
+    return (
+        f"The best component of an inhibition head, {row['head']}.{row['component']}, is number "
+        f"{row['rank']} of {of} with a score of {row['score']:.2f}, {row['z']:.1f} standard "
+        f"deviations above the mean; a random direction would score {random_level:.2f}."
     )

@@ -5,6 +5,68 @@ from __future__ import annotations
 from th_utils.roles import CRITERIA, ROLES, Roles, label
 
 
+def task(table: dict[str, list]) -> str:
+    """How well the task is solved, over all prompts and between templates."""
+    each = [m for m, template in zip(table["mean"], table["template"], strict=True) if template]
+    return (
+        f"Over {table['prompts'][0]} held-out prompts the mean logit difference is "
+        f"{table['mean'][0]:.1f} nats (95% interval {table['low'][0]:.1f} to "
+        f"{table['high'][0]:.1f}), between {min(each):.1f} and {max(each):.1f} by template and "
+        f"order; the indirect object beats the subject in {table['preferred'][0]:.0%} of the "
+        f"prompts and is the top token of the whole vocabulary in {table['top'][0]:.0%}"
+    )
+
+
+def attribution(table: dict[str, list]) -> str:
+    """The head that writes most for the right answer, and how many write next to nothing."""
+    first = max(range(len(table["mean"])), key=lambda i: table["mean"][i])
+    largest = table["mean"][first]
+    quiet = sum(abs(mean) < 0.1 * largest for mean in table["mean"])
+    return (
+        f"Of {len(table['mean'])} heads, {table['name'][first]} writes most for the indirect "
+        f"object, {largest:.2f} nats; {quiet} heads write less than a tenth of that either way"
+    )
+
+
+def shares(
+    table: dict[str, list], found: Roles, share: tuple[float, float, float], figure: str
+) -> str:
+    """The movers' share of all that is written for the right answer, and who writes against it."""
+    against = [label(head) for head in found["negative-mover"]]
+    return (
+        f"{attribution(table)} ({{numref}}`{figure}`). The movers, found below, write "
+        f"{share[0]:.0%} of all that heads write directly for the indirect object; "
+        + (f"{', '.join(against)} write strongly against it." if against else "none is against it.")
+    )
+
+
+def attention(table: dict[str, list]) -> str:
+    """What the strongest head of each role gives to the position that its job is about."""
+    looks = {
+        "mover": "end>IO",
+        "inhibition": "end>S2",
+        "duplicate-token": "S2>S1",
+        "previous-token": "S1+1>S1",
+        "induction": "S2>S1+1",
+    }
+    parts = [
+        f"{role} head {table['name'][at]} gives {table[look][at]:.0%} of its attention from "
+        + look.replace(">", " to ")
+        for role, look in looks.items()
+        if role in table["role"]
+        for at in [table["role"].index(role)]
+    ]
+    return "Mean attention of every head with a role; " + ", ".join(parts)
+
+
+def roles_map(table: dict[str, list]) -> str:
+    """How many heads have a role, and how many are found again on the other half."""
+    return (
+        f"{sum(table['again'])} of {len(table['again'])} heads with a role are found again on "
+        "the other half of templates and names"
+    )
+
+
 def roles_table(found: Roles) -> str:
     """The roles with their criteria, the heads found, their scores and the largest control."""
     lines = [

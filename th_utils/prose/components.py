@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from th_utils.bootstrap import Interval, p_text
 from th_utils.components import SenderEffects, leading
 from th_utils.roles import label
 
@@ -28,7 +29,7 @@ def panels(measured: Sequence[SenderEffects]) -> str:
 def agreement(table: dict[str, list]) -> str:
     """Head by head, how far the two readings agree."""
     lines = [
-        f"- head {head}: rank correlation {rho:.2f} (p = {p:.3f}, components permuted); the "
+        f"- head {head}: rank correlation {rho:.2f} ({p_text(p)}, components permuted); the "
         f"highest composition score is at component {best}, {'one' if same else 'not one'} of "
         "the two that inhibit most"
         for head, rho, p, best, same in zip(*table.values(), strict=True)
@@ -51,3 +52,22 @@ def in_turn(table: dict[str, list]) -> str:
         )
     text = "; ".join(parts)
     return text[0].upper() + text[1:]
+
+
+def share(measured: Sequence[SenderEffects], part: Interval) -> str:
+    """What the leading components do of all that the heads do."""
+    return (
+        f"{panels(measured)} Removing the two leading components of each head from the mover's "
+        f"query has {part.value:.0%} of the effect of removing the heads' whole output (95% "
+        f"interval {part.low:.0%} to {part.high:.0%})."
+    )
+
+
+def removal(table: dict[str, list]) -> str:
+    """What is left without the leading components, and without random others."""
+    score, logits = table["inhibition mean"], table["logit difference mean"]
+    return (
+        f"The main mover's inhibition score is {score[0]:.2f}, {score[-2]:.2f} without the leading "
+        f"components and {score[-1]:.2f} without as many random others; the logit difference is "
+        f"{logits[0]:.1f}, {logits[-2]:.1f} and {logits[-1]:.1f} nats"
+    )
