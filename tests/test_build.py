@@ -81,6 +81,17 @@ def test_for_book_shows_what_ran():
     assert "`gpt2`, size `book`; this run took 1 min 1 s" in by_id["title"].source
 
 
+def test_a_figure_stands_alone():
+    notebook = executed()
+    (figure,) = notebook.cells[-2].outputs
+    text = nbformat.v4.new_output("display_data", {"text/markdown": "text"})
+    notebook.cells[-2].outputs = [text, figure, text, text]
+    shown = notebooks.for_book(notebook, lambda record: "").cells[-4:-1]
+    assert [len(cell.outputs) for cell in shown] == [1, 1, 2]
+    assert ["mystnb" in cell.metadata for cell in shown] == [False, True, False]
+    assert ["remove-input" in notebooks.tags(cell) for cell in shown] == [False, True, True]
+
+
 def test_a_chapter_that_cannot_run_says_so():
     page = notebooks.not_run(toy.chapter("alpha"), "gpt2")
     shown = notebooks.for_book(page, lambda record: "")

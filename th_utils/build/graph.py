@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import json
 from pathlib import Path
 
 from th_utils import __version__, models
@@ -29,8 +30,24 @@ def chapter_digest(layout: Layout, chapter: str) -> str:
     except CompanionError as error:
         closure = str(error)
     runner = build_digest([PACKAGE_DIR / "build" / "run.py"])
-    weights = local_weights(layout.edition) if loads_model(layout, chapter) else ()
+    weights = ()
+    if loads_model(layout, chapter):
+        weights = (local_weights(layout.edition), can_run(layout, chapter))
     return _hash(closure, versions(), runner, weights)
+
+
+def can_run(layout: Layout, chapter: str) -> bool:
+    """Whether the edition has what the chapter needs.
+
+    Of some models only the attention weights are at hand. The chapters that need no more say so in
+    their notebook's metadata: `talking_heads.needs` is "weights" (else a "forward" pass).
+    """
+    try:
+        metadata = json.loads(layout.source(chapter).read_text(encoding="utf-8"))["metadata"]
+        needs = metadata.get("talking_heads", {}).get("needs", "forward")
+        return needs == "weights" or models.can_run(layout.edition)
+    except (CompanionError, ValueError, KeyError):
+        return True  # its job will say what is wrong
 
 
 def local_weights(edition: str) -> tuple[str, int, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,31 +69,15 @@ class Layout:
         return self.root / "_build" / ".lock"
 
     def chapters(self) -> list[str]:
-        """Names of the chapters (`03_inhibition`) that this edition can run, in order.
-
-        Of a model whose attention weights alone are here, those are the chapters that declare that
-        they need no more (notebook metadata `talking_heads.needs`).
-        """
-        found = sorted((self.root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-        return [path.stem for path in found if self._can_run or _needs(path) != "forward"]
-
-    @functools.cached_property
-    def _can_run(self) -> bool:
-        from th_utils.models import can_run
-
-        return can_run(self.edition)
+        """Names of the chapters (`03_inhibition`), in order."""
+        found = (self.root / "notebooks").glob("[0-9][0-9]_*.ipynb")
+        return sorted(path.stem for path in found)
 
     def source(self, chapter: str) -> Path:
         return self.root / "notebooks" / f"{chapter}.ipynb"
 
     def executed(self, chapter: str) -> Path:
         return self.notebooks / f"{chapter}.ipynb"
-
-
-def _needs(notebook: Path) -> str:
-    """What a chapter needs of a model: "weights", or a "forward" pass."""
-    metadata = json.loads(notebook.read_text(encoding="utf-8")).get("metadata", {})
-    return metadata.get("talking_heads", {}).get("needs", "forward")
 
 
 def find_root(start: Path | None = None) -> Path:

@@ -110,7 +110,7 @@ def for_git(executed: Any, committed: Any) -> Any:
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = counter
-    for key in ("papermill", MARK, "widgets"):
+    for key in ("papermill", "widgets"):
         fresh.metadata.pop(key, None)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     fresh.metadata["kernelspec"] = nbformat.from_dict(kernel)
@@ -150,39 +150,63 @@ def for_book(executed: Any, files_of: Any) -> Any:
             cell.metadata["tags"] = [*tags(cell), "remove-cell"]
         elif "parameters" in tags(cell):
             cell.source = with_values(cell.source, values)
-        cells.append(cell)
-        for record in _label_figure(cell):
-            if links := files_of(record):
-                below = nbformat.v4.new_markdown_cell(links, id=f"files-{record['id']}"[:64])
-                cells.append(below)
+        for part in _one_figure_each(cell):
+            cells.append(part)
+            record = _label_figure(part)
+            if record and (links := files_of(record)):
+                name = f"files-{record['id']}"[:64]
+                cells.append(nbformat.v4.new_markdown_cell(links, id=name))
     notebook.cells = cells
     if values:
         _state_run(notebook, values)
     return notebook
 
 
-def _label_figure(cell: Any) -> list[dict]:
+def _figure_of(output: Any) -> dict | None:
+    return output.get("metadata", {}).get(MARK, {}).get("figure")
+
+
+def _one_figure_each(cell: Any) -> list[Any]:
+    """Split a cell so that a figure stands alone: a caption goes to all outputs of its cell.
+
+    The first part keeps the source; the others show outputs only.
+    """
+    outputs = cell.get("outputs", [])
+    if len(outputs) < 2 or not any(map(_figure_of, outputs)):
+        return [cell]
+    parts: list[Any] = []
+    for output in outputs:
+        if parts and not _figure_of(output) and not _figure_of(parts[-1].outputs[0]):
+            parts[-1].outputs.append(output)
+            continue
+        part = copy.deepcopy(cell)
+        part.outputs = [output]
+        if parts:
+            part.id = f"{cell.id}-{len(parts)}"[-64:]
+            part.metadata["tags"] = [*tags(cell), "remove-input"]
+        if not _figure_of(output):
+            part.metadata.pop("mystnb", None)
+        parts.append(part)
+    return parts
+
+
+def _label_figure(cell: Any) -> dict | None:
     """Put id, caption and alt text of the figure that a cell shows into its `mystnb` metadata."""
-    found = [
-        output.metadata[MARK]["figure"]
-        for output in cell.get("outputs", [])
-        if output.get("metadata", {}).get(MARK, {}).get("figure")
-    ]
-    if len(found) > 1:
-        raise CompanionError(f"cell {cell.id} shows {len(found)} figures; a cell can label one")
-    for record in found:
-        mystnb = cell.metadata.setdefault("mystnb", nbformat.from_dict({}))
-        figure = mystnb.setdefault("figure", nbformat.from_dict({}))
-        image = mystnb.setdefault("image", nbformat.from_dict({}))
-        figure["name"] = record["id"]
-        if record.get("caption"):
-            figure["caption"] = record["caption"]
-        if record.get("alt"):
-            image["alt"] = record["alt"]
-        record["caption"], record["alt"] = figure.get("caption"), image.get("alt")
-        if not record["caption"] or not record["alt"]:
-            raise CompanionError(f"figure {record['id']} has no caption or no alt text")
-    return found
+    record = next(filter(None, map(_figure_of, cell.get("outputs", []))), None)
+    if record is None:
+        return None
+    mystnb = cell.metadata.setdefault("mystnb", nbformat.from_dict({}))
+    figure = mystnb.setdefault("figure", nbformat.from_dict({}))
+    image = mystnb.setdefault("image", nbformat.from_dict({}))
+    figure["name"] = record["id"]
+    if record.get("caption"):
+        figure["caption"] = record["caption"]
+    if record.get("alt"):
+        image["alt"] = record["alt"]
+    record["caption"], record["alt"] = figure.get("caption"), image.get("alt")
+    if not record["caption"] or not record["alt"]:
+        raise CompanionError(f"figure {record['id']} has no caption or no alt text")
+    return record
 
 
 def _state_run(notebook: Any, values: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import nbformat
 
 from th_utils.build import notebooks
+from th_utils.build.graph import can_run, loads_model
 from th_utils.build.layout import DEFAULT_EDITION, DEFAULT_SIZE, SIZES, Layout, find_root
 from th_utils.build.processes import die_with_parent
 from th_utils.digest import closure_of_notebook
@@ -33,7 +34,7 @@ def run_chapter(layout: Layout, chapter: str) -> Path:
     Raises CompanionError, with one line for a person, when the chapter fails; the traceback and
     the notebook as far as it came are then in the log folder.
     """
-    if _has_no_forward_pass(layout, chapter):
+    if loads_model(layout, chapter) and not can_run(layout, chapter):
         page = notebooks.not_run(notebooks.read(layout.source(chapter)), layout.edition)
         print(f"{chapter}  not run: it needs a forward pass", file=sys.stderr)
         return atomic_write(layout.executed(chapter), nbformat.writes(page) + "\n")
@@ -90,24 +91,6 @@ def _set_environment(work: Path) -> None:
     }
 
 
-def _has_no_forward_pass(layout: Layout, chapter: str) -> bool:
-    """Whether the chapter must fail on this edition, of which only attention weights are here.
-
-    A chapter whose claims all need nothing but weights runs on any edition.
-    """
-    from th_utils import claims, models
-    from th_utils.build.graph import loads_model
-
-    number = chapter.split("_")[0]
-    needs = {claim.needs for claim in claims.load_claims().values() if claim.chapter == number}
-    if not loads_model(layout, chapter) or needs == {"weights"}:
-        return False
-    try:
-        return not models.can_run(layout.edition)
-    except CompanionError:
-        return False
-
-
 def _execute(layout: Layout, chapter: str, partial: Path, work: Path):
     """Run the notebook through papermill and return it as a notebook object."""
     from papermill import execute_notebook
@@ -152,11 +135,8 @@ def _finish(notebook, layout: Layout, seconds: float) -> str:
         if notebooks.INJECTED in notebooks.tags(cell):
             cell.id = notebooks.INJECTED
     notebook.metadata.pop("papermill", None)
-    notebook.metadata["talking_heads"] = {
-        "edition": layout.edition,
-        "size": layout.size,
-        "seconds": round(seconds, 1),
-    }
+    said = {"edition": layout.edition, "size": layout.size, "seconds": round(seconds, 1)}
+    notebook.metadata["talking_heads"] = {**notebook.metadata.get("talking_heads", {}), **said}
     nbformat.validate(notebook)
     return nbformat.writes(notebook) + "\n"
 
