@@ -43,10 +43,9 @@ def furthest(known: list[dict[str, Any]]) -> str:
 
 def reading(table: dict[str, list], figure: str) -> str:
     """What the known senders' standard scores and areas say, type by type."""
-    by = {(row["kind"], row["score"]): row for row in rows(table)}
     lines = []
-    for kind, name in NAMES.items():
-        whole, component = by[kind, "whole"], by[kind, "component"]
+    for kind, (whole, component) in _by_kind(table).items():
+        name = NAMES[kind]
         if whole["auc"] is None:
             lines.append(f"- {name}: this model has no such pair of heads.")
             continue
@@ -84,7 +83,27 @@ def why(table: dict[str, list]) -> str:
                 f"| {row['kind']} | {SCORES[row['score']]} | {row['auc']:.2f} | "
                 f"{row['auc_same_layer']:.2f} | {row['z']:.1f} |"
             )
+    further = [
+        f"{component['z'] / whole['z']:.1f} times for {kind}"
+        for kind, (whole, component) in _by_kind(table).items()
+        if whole["z"] and whole["z"] > 0
+    ]
+    if further:
+        lines.append(
+            "\nNearness is part of it where the area within the layer is the smaller. And the best "
+            "component of a known sender lies further out than the best known sender as a whole: "
+            + ", ".join(further)
+            + ". The two scores differ less in whom they rank first than in how clearly."
+            if all(c["z"] > w["z"] for w, c in _by_kind(table).values() if w["z"])
+            else "\nThe ratios of distances, component to whole: " + ", ".join(further) + "."
+        )
     return "\n".join(lines)
+
+
+def _by_kind(table: dict[str, list]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """The rows of whole matrices and of components, by composition type."""
+    by = {(row["kind"], row["score"]): row for row in rows(table)}
+    return {kind: (by[kind, "whole"], by[kind, "component"]) for kind in NAMES}
 
 
 def ranking(table: dict[str, list], role: str) -> str:
