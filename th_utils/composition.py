@@ -32,6 +32,7 @@ from torch import Tensor
 from th_utils.errors import CompanionError
 from th_utils.progress import track
 from th_utils.svd import HeadSVD
+from th_utils.threads import one_thread
 from th_utils.weights import AttentionWeights
 
 Kind = Literal["Q", "K", "V"]
@@ -51,6 +52,7 @@ def random_level(d_model: int) -> float:
     return 1 / math.sqrt(d_model)
 
 
+@one_thread()
 def readers(
     weights: AttentionWeights, kind: Kind, *, offsets: Sequence[int] = OFFSETS
 ) -> Float[Tensor, "layer head d_model d_head"]:

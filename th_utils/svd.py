@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from th_utils.errors import CompanionError
+from th_utils.threads import one_thread
 from th_utils.weights import AttentionWeights
 
 
@@ -29,6 +30,7 @@ class HeadSVD:
     V: Float[Tensor, "layer head d_model component"]
 
 
+@one_thread()
 def factored_svd(
     left: Float[Tensor, "*batch d_in rank"], right: Float[Tensor, "*batch d_out rank"]
 ) -> tuple[
@@ -68,6 +70,7 @@ def _core_svd(
     return U * sign, S, V * sign
 
 
+@one_thread()
 def ov_svd(weights: AttentionWeights) -> HeadSVD:
     """SVD of every head's OV matrix ``W_V W_O`` (paper A, section 3; Elhage et al. 2021)."""
     Q_V, R_V = torch.linalg.qr(weights.W_V)  # once per key/value head, shared by its group
@@ -76,6 +79,7 @@ def ov_svd(weights: AttentionWeights) -> HeadSVD:
     return HeadSVD(*_core_svd(Q_V[:, group], R_V[:, group], Q_O, R_O))
 
 
+@one_thread()
 def qk_svd(weights: AttentionWeights, *, offset: int = 0) -> HeadSVD:
     """SVD of every head's QK form ``W_Q R(offset) W_K^T``; U belongs to the query side.
 
