@@ -7,6 +7,7 @@ the repository come out right.
 from __future__ import annotations
 
 import html
+import json
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from th_utils import __version__
 from th_utils.build import notebooks, pages
 from th_utils.build.layout import Layout
 from th_utils.build.repository import PLACEHOLDER, address, commit
+from th_utils.digest import closure_of_notebook, digest
 from th_utils.errors import CompanionError
 
 FIGURE_KINDS = (".svg", ".pdf", ".png")
@@ -123,8 +125,18 @@ def _claims(layout: Layout, chapters: list) -> str:
         records = pages.read_claims(folder / "claims.json")
         if records and folder.name != layout.folder:
             measured[folder.name] = {record["id"]: record for record in records}
-            labels[folder.name] = f"`{folder.name}`, recorded"
+            stale = " from earlier sources" if is_stale(layout, folder / "claims.json") else ""
+            labels[folder.name] = f"`{folder.name}`, recorded{stale}"
     return pages.claims(ledger, measured, labels)
+
+
+def is_stale(layout: Layout, recorded: Path) -> bool:
+    """Whether recorded claims were measured by other sources than those of the chapters now."""
+    for chapter, said in json.loads(recorded.read_text(encoding="utf-8"))["digests"].items():
+        source = layout.source(chapter)
+        if not source.exists() or digest(closure_of_notebook(source)) != said:
+            return True
+    return False
 
 
 def _known_models(root: Path) -> list[dict]:
