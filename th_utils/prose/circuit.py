@@ -127,6 +127,7 @@ def strongest_writer(table: dict[str, list]) -> str:
         return f"The strongest writer, head {name}, is a mover."
     looks = {n.removeprefix("end>"): table[n][first] for n in table if n.startswith("end>")}
     target = max(looks, key=looks.__getitem__)
+    where = "" if target == "IO" else f" and {looks['IO']:.0%} to IO"
     what = (
         "does its work by pushing the subject's logit down"
         if -table["s"][first] > table["io"][first]
@@ -134,6 +135,6 @@ def strongest_writer(table: dict[str, list]) -> str:
     )
     return (
         f"The strongest writer, head {name}, is no mover: it gives {looks[target]:.0%} of its "
-        f"attention to {target} and {looks['IO']:.0%} to IO, and it {what} "
+        f"attention to {target}{where}, and it {what} "
         f"({table['s'][first]:+.2f} nats on S, {table['io'][first]:+.2f} on IO)."
     )

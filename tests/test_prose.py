@@ -1,0 +1,352 @@
+"""Sentences say what their tables say: other numbers, other words."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from th_utils.bootstrap import Interval
+from th_utils.components import SenderEffects
+from th_utils.prose import channels, circuit, components
+from th_utils.roles import CRITERIA, ROLES, Roles
+
+
+def some_roles(source="measured", scores=None, controls=None, **heads) -> Roles:
+    found = {r: heads.get(r.replace("-", "_"), []) for r in ROLES}
+    return Roles(source, found, scores or {}, controls or {})
+
+
+def changed(table: dict, column: str, row: int, value) -> dict:
+    """The table with one number exchanged."""
+    other = copy.deepcopy(table)
+    other[column][row] = value
+    return other
+
+
+# --- chapter 01
+
+
+TASK = {
+    "template": [0, 3, 3],
+    "order": ["both", "ABBA", "BABA"],
+    "prompts": [64, 32, 32],
+    "mean": [2.14, 1.32, 3.48],
+    "low": [1.87, 1.0, 3.0],
+    "high": [2.51, 1.7, 4.0],
+    "preferred": [0.93, 0.9, 0.96],
+    "top": [0.61, 0.5, 0.7],
+}
+
+
+@pytest.mark.parametrize(
+    "column, row, value, said",
+    [
+        ("prompts", 0, 128, "Over 128 held-out prompts"),
+        ("mean", 0, 7.77, "difference is 7.8 nats"),
+        ("low", 0, 0.55, "0.6 to 2.5"),
+        ("high", 0, 9.91, "1.9 to 9.9"),
+        ("mean", 1, -0.52, "between -0.5 and 3.5"),
+        ("mean", 2, 6.66, "between 1.3 and 6.7"),
+        ("preferred", 0, 0.28, "in 28% of the prompts"),
+        ("top", 0, 0.05, "vocabulary in 5%"),
+    ],
+)
+def test_task(column, row, value, said):
+    text = circuit.task(TASK)
+    assert said not in text
+    assert said in circuit.task(changed(TASK, column, row, value))
+    assert "difference is 2.1 nats (95% interval 1.9 to 2.5), between 1.3 and 3.5" in text
+
+
+DLA = {"name": ["0.0", "0.1", "1.0", "1.1"], "mean": [0.04, 2.5, -3.0, -0.2]}
+
+
+def test_attribution():
+    text = circuit.attribution(DLA)
+    assert "Of 4 heads, 0.1 writes most for the indirect object, 2.50 nats" in text
+    assert "2 heads write less than a tenth" in text, "a large negative head writes much"
+    text = circuit.attribution(changed(DLA, "mean", 0, 5.0))
+    assert "0.0 writes most for the indirect object, 5.00 nats; 1 heads" in text
+
+
+def test_shares():
+    roles = some_roles(mover=[(0, 1)], negative_mover=[(1, 0)])
+    text = circuit.shares(DLA, roles, (0.62, 0.5, 0.7), "fig-x")
+    assert "write 62% of all" in text and "{numref}`fig-x`" in text
+    assert "1.0 write strongly against it." in text
+    assert "none is against it." in circuit.shares(DLA, some_roles(), (0.4, 0.3, 0.5), "fig-x")
+
+
+ATTENTION = {
+    "role": ["mover", "mover", "induction"],
+    "name": ["9.9", "9.6", "5.5"],
+    "end>IO": [0.71, 0.5, 0.0],
+    "end>S2": [0.01, 0.0, 0.0],
+    "S2>S1+1": [0.0, 0.0, 0.83],
+}
+
+
+def test_attention_of_the_strongest_head_of_each_role():
+    text = circuit.attention(ATTENTION)
+    assert "mover head 9.9 gives 71% of its attention from end to IO" in text
+    assert "induction head 5.5 gives 83% of its attention from S2 to S1+1" in text
+    assert "9.6" not in text and "inhibition" not in text
+    assert "9.9 gives 22%" in circuit.attention(changed(ATTENTION, "end>IO", 0, 0.22))
+
+
+def test_roles_map():
+    assert circuit.roles_map({"again": [True, False, True]}).startswith("2 of 3 heads")
+    assert circuit.roles_map({"again": [True] * 3}).startswith("3 of 3 heads")
+
+
+def test_roles_table_lists_heads_scores_and_controls():
+    found = some_roles(
+        scores={"mover": [2.5, 0.125]},
+        controls={"mover": 0.0567},
+        mover=[(9, 9), (10, 0)],
+        induction=[(5, 5)],
+    )
+    lines = circuit.roles_table(found).splitlines()
+    assert len(lines) == 2 + len(ROLES)
+    for role, line in zip(ROLES, lines[2:], strict=True):
+        assert line.startswith(f"| {role} | {CRITERIA[role]} |") and line.count("|") == 5
+    by_role = dict(zip(ROLES, lines[2:], strict=True))
+    assert "| 9.9 (2.50), 10.0 (0.12) | 0.057 |" in by_role["mover"]
+    assert by_role["induction"].endswith("| 5.5 |  |"), "no score, no control"
+    assert "| none |" in by_role["inhibition"]
+
+
+def test_compared_with_literature():
+    published = some_roles("published", mover=[(9, 9), (9, 6), (10, 0)], induction=[(5, 5)])
+    found = some_roles(mover=[(9, 9), (10, 0), (11, 1)])
+    text = circuit.compared_with_literature(found, published)
+    assert "2 of 3 mover, 0 of 1 induction." in text and "inhibition" not in text
+    assert circuit.compared_with_literature(found, some_roles()).startswith("No roles")
+
+
+WRITERS = {
+    "name": ["9.6", "8.1"],
+    "role": ["mover", "other"],
+    "difference": [2.0, -1.0],
+    "io": [1.5, -0.75],
+    "s": [-0.5, 0.25],
+    "end>IO": [0.6, 0.1],
+    "end>S1": [0.05, 0.2],
+    "end>S2": [0.02, 0.3],
+}
+
+
+def test_writers():
+    lines = circuit.writers(WRITERS).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert "looks at IO | looks at S1 | looks at S2 |" in lines[0]
+    assert lines[2] == "| 9.6 | mover | 2.00 | 1.50 | -0.50 | 0.60 | 0.05 | 0.02 |"
+    assert lines[3].startswith("| 8.1 | none | -1.00 |")
+
+
+def test_the_strongest_writer_is_a_mover():
+    assert circuit.strongest_writer(WRITERS) == "The strongest writer, head 9.6, is a mover."
+
+
+def test_the_strongest_writer_is_no_mover():
+    """It raises one name or lowers the other, and looks somewhere; writers against it come last."""
+    table = {name: values[::-1] for name, values in WRITERS.items()}  # the largest one is against
+    table["role"] = ["negative-mover", "other"]
+    text = circuit.strongest_writer(table)
+    assert "head 9.6, is no mover: it gives 60% of its attention to IO, and it does" in text
+    assert "pushing the indirect object's logit up (-0.50 nats on S, +1.50 on IO)" in text
+    table["io"][1], table["s"][1], table["end>S2"][1] = 0.25, -1.75, 0.9
+    text = circuit.strongest_writer(table)
+    assert "90% of its attention to S2 and 60% to IO, and it does" in text
+    assert "pushing the subject's logit down (-1.75 nats on S, +0.25 on IO)" in text
+
+
+def test_no_writer_for_the_answer():
+    table = WRITERS | {"difference": [-2.0, -1.0]}
+    assert circuit.strongest_writer(table) == "No head writes for the indirect object."
+
+
+# --- chapter 02
+
+
+def pairs(**rows) -> dict[str, list]:
+    """A table of areas; what is not given of a composition type is a pair that is not known."""
+    names = ("kind", "score", "auc", "p", "z", "auc_same_layer", "senders", "readers")
+    table: dict[str, list] = {name: [] for name in names}
+    for kind in "QVK":
+        for score, at in (("whole", 0), ("component", 1)):
+            said = rows[kind][at] if kind in rows else (None, None, None, None, 0, 0)
+            for name, value in zip(names, (kind, score, *said), strict=True):
+                table[name].append(value)
+    return table
+
+
+KNOWN = pairs(Q=[(0.71, 0.021, 2.5, 0.66, 4, 3), (0.93, 0.0005, 7.5, 0.81, 4, 3)])
+
+
+def test_reading():
+    text = channels.reading(KNOWN, "fig-y")
+    lines = text.splitlines()
+    assert "{numref}`fig-y`" in lines[0] and len(lines) == 2 + 3
+    assert lines[2].startswith(f"- {channels.NAMES['Q']}: ")
+    assert "7.5 standard deviations out by its best component, 2.5 as a whole" in lines[2]
+    assert "0.93 by component (p < 0.001) and 0.71 as a whole (p = 0.021)." in lines[2]
+    for line, kind in zip(lines[3:], "VK", strict=True):
+        assert line == f"- {channels.NAMES[kind]}: this model has no such pair of heads."
+    other = channels.reading(changed(KNOWN, "p", 1, 0.2), "fig-y")
+    assert "0.93 by component (p = 0.200)" in other
+    assert "3.3 standard deviations out" in channels.reading(changed(KNOWN, "z", 1, 3.3), "fig-y")
+
+
+def test_note():
+    rows = channels.rows(KNOWN)
+    assert channels.note(rows[0]) == "p = 0.021, 4 senders, 3 readers"
+    assert channels.note(rows[1]) == "p < 0.001, 4 senders, 3 readers"
+
+
+def test_areas():
+    assert channels.areas("mine", KNOWN) == (
+        "mine: area under the curve Q whole 0.71, Q component 0.93"
+    )
+    assert channels.areas("mine", pairs()) == "mine: area under the curve not defined"
+
+
+def test_furthest():
+    known = [
+        dict(kind="K", score=score, z=z)
+        for score, z in (("whole", 1.25), ("whole", 3.12), ("component", 5.5))
+    ]
+    text = channels.furthest(known)
+    assert text == (
+        f"{channels.NAMES['K']}: 3.1 standard deviations at most for whole matrices, 5.5 for "
+        "single components"
+    )
+    assert channels.furthest([]) == "no known pair of heads"
+
+
+def test_why():
+    text = channels.why(KNOWN)
+    assert "| Q | whole matrices | 0.71 | 0.66 | 2.5 |" in text
+    assert "| Q | single components | 0.93 | 0.81 | 7.5 |" in text
+    assert "| V |" not in text and "3.0 times for Q" in text
+    assert "lies further out than the best known sender as a whole" in text
+    nearer = channels.why(changed(KNOWN, "z", 1, 2.0))
+    assert "further out" not in nearer and "component to whole: 0.8 times for Q" in nearer
+
+
+def test_ranking():
+    table = {
+        "head": ["3.0", "7.9", "8.6"],
+        "component": [5, 1, 0],
+        "rank": [1, 2, 3],
+        "role": ["other", "inhibition", "inhibition"],
+    }
+    assert channels.ranking(table, "inhibition") == (
+        "2 of the first 3 belong to inhibition heads, first of them 7.9.1 at rank 2"
+    )
+    assert channels.ranking(table, "mover").startswith("none of the first 3 belongs to")
+
+
+ROUNDING = {
+    "exact": [0.1, 0.2, 0.3, 0.4],
+    "rounded": [0.12, 0.2, 0.3, 0.4],
+    "known": [True, False, True, False],
+    "exact_rank": [4, 3, 2, 1],
+    "rounded_rank": [4, 3, 7, 1],
+}
+
+
+def test_rounding():
+    text = channels.rounding(ROUNDING)
+    assert "rounding 1.000; mean change 0.0050; known senders move by 2 places" in text
+    assert "in the median and 5 at most" in text
+    text = channels.rounding(changed(changed(ROUNDING, "rounded", 0, 0.5), "rounded_rank", 2, 3))
+    assert "mean change 0.1000" in text and "1.000" not in text and "1 at most" in text
+
+
+def test_model(tiny_gpt2):
+    from th_utils.weights import from_checkpoint
+
+    weights = from_checkpoint(tiny_gpt2)
+    text = channels.model(weights, some_roles("measured"))
+    assert "3 layers of 4 heads with 8 components each" in text and "are measured, as" in text
+    assert "published ones, not measured here" in channels.model(weights, some_roles("published"))
+
+
+def test_best():
+    row = dict(head="8.6", component=1, rank=3, score=0.25, z=7.25)
+    text = channels.best(row, 6912, 0.036)
+    assert "8.6.1, is number 3 of 6912 with a score of 0.25, 7.2 standard" in text
+    assert "a random direction would score 0.04" in text
+    assert channels.best(None, 5, 0.1) == "No inhibition head comes before the main mover."
+
+
+# --- chapter 03
+
+
+def sender(effects: list[float], scores: list[float], whole: float = 0.5, head=(7, 9)):
+    per_prompt = torch.tensor([effects, effects])
+    total = torch.full((2,), whole)
+    return SenderEffects(head, [0], per_prompt, total, total, per_prompt, torch.tensor(scores))
+
+
+def test_panels():
+    one = sender([0.1, 0.375, -0.9], [0.5, 0.1, 0.2])
+    two = sender([0.25, 0.0, 0.0], [0.1, 0.1, 0.75], head=(8, 6))
+    text = components.panels([one, two])
+    assert text.startswith("In head 7.9 component 1 inhibits most (0.38 of the 0.50 that the whole")
+    assert "component 0 has the highest composition score (0.50); in head 8.6 component 0" in text
+    assert text.endswith("component 2 has the highest composition score (0.75).")
+
+
+def test_agreement():
+    table = {
+        "head": ["7.9", "8.6"],
+        "rho": [0.44, -0.12],
+        "p": [0.0005, 0.81],
+        "best": [1, 5],
+        "coincide": [True, False],
+    }
+    one, two = components.agreement(table).splitlines()
+    assert one.startswith("- head 7.9: rank correlation 0.44 (p < 0.001, components permuted)")
+    assert one.endswith("at component 1, one of the two that inhibit most")
+    assert "8.6: rank correlation -0.12 (p = 0.810," in two
+    assert two.endswith("at component 5, not one of the two that inhibit most")
+
+
+TURN = {
+    "head": ["7.9"] * 3 + ["8.6"] * 2,
+    "component": [0, 1, 2, 0, 1],
+    "direct": [0.1, 0.44, 0.0, 0.3, 0.2],
+    "full": [0.02, 0.33, -0.04, 0.25, 0.06],
+    "logit": [0.1, 1.24, 0.0, 0.8, 0.0],
+}
+
+
+def test_in_turn():
+    text = components.in_turn(TURN)
+    assert text.startswith("7.9.1 alone takes 0.44 from the mover's inhibition score in its query")
+    assert "0.33 with everything recomputed, and 1.2 nats from the logit difference" in text
+    assert "other components of the head 0.030 in the mean; 8.6.0 alone takes 0.30" in text
+    assert text.endswith("0.060 in the mean")
+    assert "7.9.2 alone takes 0.90" in components.in_turn(changed(TURN, "direct", 2, 0.9))
+
+
+def test_share():
+    one = sender([0.1, 0.375], [0.5, 0.1])
+    text = components.share([one], Interval(0.72, 0.65, 0.81))
+    assert text.startswith(components.panels([one]))
+    assert "has 72% of the effect" in text and "interval 65% to 81%" in text
+
+
+def test_removal():
+    table = {
+        "inhibition mean": [0.61, 0.5, 0.22, 0.58],
+        "logit difference mean": [3.14, 3.0, 1.26, 2.95],
+    }
+    assert components.removal(table) == (
+        "The main mover's inhibition score is 0.61, 0.22 without the leading components and 0.58 "
+        "without as many random others; the logit difference is 3.1, 1.3 and 3.0 nats"
+    )
