@@ -35,7 +35,13 @@ def task(results: Results) -> Figure:
     axes.set_xlabel("logit(indirect object) − logit(subject), nats")
     for x, order, text in ((0.0, "ABBA", "● ABBA"), (0.2, "BABA", "■ BABA")):
         axes.annotate(
-            text, (x, 1.02), xycoords="axes fraction", va="bottom", color=ORDER_COLOURS[order]
+            text,
+            (x, 1),
+            xycoords="axes fraction",
+            xytext=(0, 16),  # above the line that names the mean
+            textcoords="offset points",
+            va="bottom",
+            color=ink(ORDER_COLOURS[order]),
         )
     return figure
 
@@ -52,17 +58,18 @@ def attribution(results: Results) -> Figure:
         grid, cmap="PuOr_r", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto", origin="lower"
     )
     strongest = sorted(range(len(c["mean"])), key=lambda i: -abs(c["mean"][i]))[:8]
-    named = {(c["layer"][i], c["head"][i]) for i in strongest}
+    taken = {(c["layer"][i], c["head"][i]) for i in strongest}
     for i in strongest:
         x, y = c["layer"][i], c["head"][i]
-        side = 1 if (x - 1, y) in named else -1  # beside its cell, where no named cell is
+        (right, up), covered = _beside(x, y, taken, grid.shape[::-1])
+        taken |= covered
         axes.annotate(
             c["name"][i],
-            (x + 0.5 * side, y),
-            xytext=(2 * side, 0),
+            (x + 0.5 * right, y + 0.5 * up),
+            xytext=(2 * right, 2 * up),
             textcoords="offset points",
-            ha="left" if side > 0 else "right",
-            va="center",
+            ha=("center", "left", "right")[right],
+            va=("center", "bottom", "top")[up],
             fontsize=8,
         )
     axes.set_xticks(range(0, layers, 2 if layers > 16 else 1))
@@ -72,6 +79,24 @@ def attribution(results: Results) -> Figure:
     bar = figure.colorbar(image, ax=axes, pad=0.015)
     bar.set_label("nats")
     return figure
+
+
+def _beside(
+    x: int, y: int, taken: set[tuple[int, int]], shape: tuple[int, int]
+) -> tuple[tuple[int, int], set[tuple[int, int]]]:
+    """On which side of its cell a name has room, and the cells that it covers there."""
+    layers, heads = shape
+    reach = range(1, 3 if layers > 16 else 2)  # cells that a name is wide
+    sides = {
+        (-1, 0): {(x - n, y) for n in reach},
+        (1, 0): {(x + n, y) for n in reach},
+        (0, 1): {(x + n, y + 1) for n in (-1, 0, 1)},
+        (0, -1): {(x + n, y - 1) for n in (-1, 0, 1)},
+    }
+    for side, cells in sides.items():
+        if not cells & taken and all(0 <= a < layers and 0 <= b < heads for a, b in cells):
+            return side, cells
+    return (-1, 0), sides[-1, 0]
 
 
 def attention(results: Results) -> Figure:
@@ -112,13 +137,15 @@ def roles_map(results: Results) -> Figure:
     named: set[str] = set()
     for i, role in enumerate(c["role"]):
         x, y, colour = c["layer"][i], c["head"][i], PALETTE[role]
-        axes.plot(x, y, "s", ms=8, mec=colour, mew=1.5, mfc=colour if c["again"][i] else "white")
+        axes.plot(x, y, "s", ms=5.5, mec=colour, mew=1.3, mfc=colour if c["again"][i] else "white")
         named.add(role)
     roles = [role for role in PALETTE if role in named]
-    for i, role in enumerate(roles):
+    width = np.array([len(role) + 3 for role in roles])  # to each as much room as it has letters
+    middle = (np.cumsum(width) - width / 2) / width.sum()
+    for role, at in zip(roles, middle.tolist(), strict=True):
         axes.annotate(
             role,
-            ((i + 0.5) / len(roles), 1.02),
+            (at, 1.02),
             xycoords="axes fraction",
             color=ink(PALETTE[role]),
             ha="center",
