@@ -74,8 +74,10 @@ def pair_table(scan: Scan, roles: Roles, *, seed: int = 0, shuffles: int = 2000)
         Columns: sender, reader, kind, score ("whole" or "component"), auc, p (one-sided, known
         senders score higher), null_low and null_high (95% of the null), auc_same_layer (known
         senders against the other heads of their own layer only, since scores grow with nearness),
-        z (largest standard score of a known sender with any reader), senders, readers (numbers
-        of heads).
+        p_same_layer (of that, senders dealt out again within their layers), z and z_other
+        (largest standard score with any reader, of a known sender and of any other head),
+        senders, readers (numbers of heads). A random draw that leaves a reader without a sender
+        before it is averaged over the other readers.
     """
     rows = []
     for sender, reader, kind in KNOWN_PAIRS:
@@ -97,15 +99,28 @@ def _pair_row(
 ) -> dict[str, Any]:
     senders = set(roles[sender])
     tables = []  # one array [layer, head] of scores per reader that some known sender precedes
-    largest = []
+    largest, others = [], []
     for head in roles[reader]:
         earlier = [s for s in senders if s[0] < head[0]]
         if earlier:
             tables.append(sender_scores(scan, kind, head)[score].double().cpu().numpy())
             z = composition.z_scores(_all_scores(scan, kind, head, score))
-            largest.append(max(float(z[s].max()) for s in earlier))
+            best = z if score == "whole" else z.amax(-1)
+            largest.append(max(float(best[s]) for s in earlier))
+            unknown = torch.ones_like(best, dtype=torch.bool)
+            unknown[tuple(torch.tensor(earlier).T)] = False
+            others.append(float(best[unknown].max()))
     if not tables:
-        empty = ("auc", "p", "null_low", "null_high", "auc_same_layer", "z")
+        empty = (
+            "auc",
+            "p",
+            "null_low",
+            "null_high",
+            "auc_same_layer",
+            "p_same_layer",
+            "z",
+            "z_other",
+        )
         return dict.fromkeys(empty) | dict(senders=0, readers=0)
     deepest = max(len(table) for table in tables)
     known = [s for s in senders if s[0] < deepest]
@@ -119,13 +134,19 @@ def _pair_row(
         ]
     )
     null = null[np.isfinite(null)]  # a draw may put every sender behind every reader
+    within = _same_layer_auc(tables, known)
+    within_null = np.array(
+        [_same_layer_auc(tables, _within_layers(known, pool, rng)) for _ in range(shuffles)]
+    )
     return dict(
         auc=measured,
         p=float((1 + (null >= measured).sum()) / (1 + len(null))),
         null_low=float(np.quantile(null, 0.025)),
         null_high=float(np.quantile(null, 0.975)),
-        auc_same_layer=_same_layer_auc(tables, known),
+        auc_same_layer=within,
+        p_same_layer=float((1 + (within_null >= within).sum()) / (1 + len(within_null))),
         z=max(largest),
+        z_other=max(others),
         senders=len(known),
         readers=len(tables),
     )
@@ -148,6 +169,18 @@ def _same_layer_auc(tables: list[np.ndarray], known: Sequence[Head]) -> float:
                 others = [h for h in range(table.shape[1]) if (layer, h) not in known]
                 areas.append(auc(table[layer, [head]], table[layer, others]))
     return float(np.mean(areas))
+
+
+def _within_layers(
+    known: Sequence[Head], pool: Sequence[Head], rng: np.random.Generator
+) -> list[Head]:
+    """As many heads as are known in each layer, drawn at random from that layer."""
+    drawn: list[Head] = []
+    for layer in sorted({layer for layer, _ in known}):
+        heads = [head for head in pool if head[0] == layer]
+        count = sum(head[0] == layer for head in known)
+        drawn += [heads[i] for i in rng.choice(len(heads), count, replace=False)]
+    return drawn
 
 
 def _mean_auc(tables: list[np.ndarray], known: Sequence[Head]) -> float:
@@ -310,6 +343,23 @@ def best_of(table: dict[str, list], role: str) -> dict[str, Any] | None:
         return None
     at = table["role"].index(role)
     return {name: values[at] for name, values in table.items()}
+
+
+def outlier_p(
+    table: dict[str, list], senders: Sequence[Head], *, seed: int, shuffles: int = 2000
+) -> float:
+    """How often as many heads drawn at random have a component as far out as the senders' best.
+
+    `table` is that of `component_table`; the draw is among all heads in it.
+    """
+    best: dict[str, float] = {}
+    for head, z in zip(table["head"], table["z"], strict=True):
+        best[head] = max(z, best.get(head, -np.inf))
+    values = np.array(list(best.values()))
+    known = [best[label(head)] for head in senders if label(head) in best]
+    rng = np.random.default_rng(seed)
+    null = np.array([rng.choice(values, len(known), replace=False).max() for _ in range(shuffles)])
+    return float((1 + (null >= max(known)).sum()) / (1 + shuffles))
 
 
 def reader_table(

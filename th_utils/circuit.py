@@ -10,19 +10,9 @@ from torch import Tensor
 
 from th_utils.attention import attention_to, name_attribution
 from th_utils.bootstrap import mean_interval
-from th_utils.roles import ROLES, Roles, label, role_of
+from th_utils.roles import ROLES, Roles, label, looks, role_of
 from th_utils.runs import CleanRun
 from th_utils.tasks import ioi
-
-# Where each role looks: from a labelled position to a labelled position.
-LOOKS = (
-    ("end", "IO"),
-    ("end", "S1"),
-    ("end", "S2"),
-    ("S2", "S1"),
-    ("S2", "S1+1"),
-    ("S1+1", "S1"),
-)
 
 
 def task_table(run: CleanRun, *, seed: int) -> dict[str, Any]:
@@ -99,15 +89,13 @@ def attention_table(run: CleanRun, roles: Roles) -> dict[str, Any]:
     `run` needs the rows "end", "S2" and "S1+1".
 
     Returns:
-        Columns: role, name, and one per pair of `LOOKS` ("end>IO", ...).
+        Columns: role, name, and one per pair of `th_utils.roles.LOOKS` ("end>IO", ...).
     """
-    at = run.prompts.positions
-    looks = {f"{row}>{to}": attention_to(run.pattern[row], at[to]).mean(1) for row, to in LOOKS}
     pairs = [(role, head) for role in ROLES for head in roles[role]]
     return {
         "role": [role for role, _ in pairs],
         "name": [label(head) for _, head in pairs],
-        **{look: [float(mean[head]) for _, head in pairs] for look, mean in looks.items()},
+        **{look: [float(mean[head]) for _, head in pairs] for look, mean in looks(run).items()},
     }
 
 

@@ -24,6 +24,7 @@ from th_utils.bootstrap import (
     permutation_null,
     rank_correlation,
 )
+from th_utils.errors import CompanionError
 from th_utils.patching import (
     ComponentEdit,
     direct_query,
@@ -110,6 +111,8 @@ class SenderEffects:
     whole: Float[Tensor, " prompt"]  # the head's whole output removed, direct
     picked: Float[Tensor, " prompt"]  # the leading components removed together, direct
     random: Float[Tensor, "prompt case"]  # random directions of the head's write space, direct
+    matched: Float[Tensor, "prompt case"]  # random vectors as long as what `picked` removed, direct
+    norm_share: Float[Tensor, " prompt"]  # share of the output's squared length in `picks`
     scores: Float[Tensor, " component"]  # composition score with the mover's query
 
 
@@ -140,13 +143,19 @@ def sender_effects(
     picks = leading(direct_effects(bridge, chosen_on, sender, mover, directions))
     unit = reader[mover] / torch.linalg.matrix_norm(reader[mover])
     control = random_directions(svd, sender, n_random, seed=seed)
+    edit = remove(svd, *sender, picks)
+    output = head_outputs(bridge, reported_on, *sender)
+    removed = output - edit.apply(output)
+    length = removed.norm(dim=-1)
     return SenderEffects(
         sender=sender,
         picks=picks,
         effects=direct_effects(bridge, reported_on, sender, mover, directions),
         whole=direct_fall(bridge, reported_on, sender, mover),
-        picked=direct_fall(bridge, reported_on, sender, mover, remove(svd, *sender, picks)),
+        picked=direct_fall(bridge, reported_on, sender, mover, edit),
         random=direct_effects(bridge, reported_on, sender, mover, control),
+        matched=_direct_fall(bridge, reported_on, mover, -length[:, None, None] * control),
+        norm_share=(length / output.norm(dim=-1)) ** 2,
         scores=torch.linalg.vector_norm(directions @ unit, dim=-1),
     )
 
@@ -163,7 +172,16 @@ def measure(
     n_random: int,
     seed: int,
 ) -> list[SenderEffects]:
-    """`sender_effects` of several inhibition heads."""
+    """`sender_effects` of several inhibition heads.
+
+    Raises:
+        CompanionError: there is none.
+    """
+    if not senders:
+        raise CompanionError(
+            "no inhibition head before the main mover was found in this model: there is nothing to "
+            "take apart (chapter 01 shows which roles it has)"
+        )
     return [
         sender_effects(
             bridge, chosen_on, reported_on, svd, reader, sender, mover, n_random=n_random, seed=seed
@@ -235,8 +253,10 @@ def agreement(
 
     Returns:
         The mean over heads with a bootstrap interval over pairs of prompts; and per head: head,
-        rho, p (one-sided, components permuted), best (component with the highest composition
-        score), coincide (it is one of the two that inhibit most).
+        rho, p (one-sided, components permuted), order (rank correlation of the inhibition with
+        the order of the components alone, first component first), partial (rho with that order
+        held fixed), best (component with the highest composition score), coincide (it is one of
+        the two that inhibit most).
     """
     rows = []
     for m in measured:
@@ -246,7 +266,13 @@ def agreement(
             lambda s, size=size: rank_correlation(s, size), scores, seed=seed, n=shuffles
         )
         best = int(scores.argmax())
-        rows.append((label(m.sender), test.value, test.p, best, best in leading(m.effects)))
+        order = -np.arange(len(size), dtype=float)
+        by_order = float(rank_correlation(order, size))
+        between = float(rank_correlation(order, scores))
+        free = np.sqrt((1 - by_order**2) * (1 - between**2))
+        partial = (test.value - by_order * between) / free
+        coincide = best in leading(m.effects)
+        rows.append((label(m.sender), test.value, test.p, by_order, partial, best, coincide))
     effects = np.stack([ioi.pair_means(m.effects) for m in measured], axis=1)
     scores = np.stack([m.scores.double().cpu().numpy() for m in measured])
 
@@ -255,5 +281,5 @@ def agreement(
         return float(np.mean([rank_correlation(s, e) for s, e in zip(scores, sizes, strict=True)]))
 
     interval = bootstrap(mean_rho, [effects], seed=seed)
-    names = ("head", "rho", "p", "best", "coincide")
+    names = ("head", "rho", "p", "order", "partial", "best", "coincide")
     return interval, {name: [row[i] for row in rows] for i, name in enumerate(names)}

@@ -58,8 +58,9 @@ def readers(
 ) -> Float[Tensor, "layer head d_model d_head"]:
     """Reduced reader matrices F with ``F F^T = M M^T`` for each head's M of this kind.
 
-    For rotary models Q and K readers satisfy ``F F^T = mean over offsets of M M^T``: scores made
-    from them are root mean squares over `offsets` (query position minus key position, tokens).
+    For rotary models Q and K readers satisfy ``F F^T = mean over offsets of M M^T``: in scores made
+    from them, both norms of the reader's side are root mean squares over `offsets` (query position
+    minus key position, tokens).
     """
     group = torch.arange(weights.n_heads, device=weights.W_Q.device) // weights.group
     if kind == "V":
@@ -133,6 +134,16 @@ def head_scores(
     """Whole-matrix composition scores from the component scores and the singular values."""
     share = S**2 / (S**2).sum(dim=-1, keepdim=True)
     return torch.einsum("lhkmn,lhk->lhmn", scores**2, share).sqrt()
+
+
+def ceiling(reader: Float[Tensor, "d_model d_head"]) -> float:
+    """The largest score that any write direction can have with one reduced reader.
+
+    It is the reader's largest singular value over its Frobenius norm: 1 only for a reader of rank
+    one, 1/8 for one of rank 64 that reads 64 directions equally.
+    """
+    S = torch.linalg.svdvals(reader)
+    return float(S[0] / torch.linalg.vector_norm(S))
 
 
 def z_scores(

@@ -75,14 +75,17 @@ def in_turn_table(
     """Each component's mean effect in the mover's query alone and with everything recomputed.
 
     Returns:
-        Columns: head, component, direct, full (falls of the mover's inhibition score), logit (fall
-        of the logit difference, nats).
+        Columns: head, component, first (the leading component, as chosen), direct, full (falls of
+        the mover's inhibition score), logit (fall of the logit difference, nats).
     """
     rows = []
     for m, f in zip(measured, full, strict=True):
         means = [x.mean(0).tolist() for x in (m.effects, f["inhibition"], f["logit difference"])]
-        rows += [(label(m.sender), k, *values) for k, values in enumerate(zip(*means, strict=True))]
-    names = ("head", "component", "direct", "full", "logit")
+        rows += [
+            (label(m.sender), k, k == m.picks[0], *values)
+            for k, values in enumerate(zip(*means, strict=True))
+        ]
+    names = ("head", "component", "first", "direct", "full", "logit")
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 

@@ -62,6 +62,15 @@ CRITERIA = {
     "more of its attention than at that distance without repetition; and with at least a tenth of "
     "it in the task",
 }
+# Where the roles look: from a labelled position to a labelled position.
+LOOKS = (
+    ("end", "IO"),
+    ("end", "S1"),
+    ("end", "S2"),
+    ("S2", "S1"),
+    ("S2", "S1+1"),
+    ("S1+1", "S1"),
+)
 CONFIDENCE = 0.95
 SHARE_OF_STRONGEST = 0.1
 LEAST_ATTENTION = 0.1
@@ -87,6 +96,20 @@ class Roles:
     def main(self, role: str) -> Head | None:
         """The strongest head of a role, or None when the model has none."""
         return self.heads[role][0] if self.heads[role] else None
+
+    def strongest(self, role: str) -> Head:
+        """The strongest head of a role.
+
+        Raises:
+            CompanionError: this model has none.
+        """
+        head = self.main(role)
+        if head is None:
+            raise CompanionError(
+                f"no {role} head was found in this model, and what follows needs one: "
+                "chapter 01 shows which roles it has"
+            )
+        return head
 
     def to_json(self) -> str:
         """The roles as JSON text."""
@@ -158,12 +181,13 @@ def find(
     run = clean_run(bridge, prompts, rows=("end", "S2", "S1+1"))
     dla = direct_logit_attribution(bridge, run)
     dla_absent = _absent_attribution(bridge, run, seed=seed, split=split)
-    movers = _movers(run, dla, dla_absent)
+    look = looks(run)
+    movers = _movers(dla, dla_absent, look)
     inhibition, random = inhibition_effects(
         bridge, run, _top(dla.mean(1), movers), seed=seed, split=split
     )
     sequence, control = sequence_scores(bridge, seed=seed)
-    measured = Measured(dla, dla_absent, inhibition, random, _looks(run), sequence, control)
+    measured = Measured(dla, dla_absent, inhibition, random, look, sequence, control)
     return judge(measured)
 
 
@@ -172,7 +196,7 @@ def judge(m: Measured) -> Roles:
     chosen: dict[str, tuple[Float[Tensor, "layer head"], Bool[Tensor, "layer head"]]] = {}
     names = m.looks["end>IO"] + m.looks["end>S1"] + m.looks["end>S2"]
     dla, dla_control = m.dla.mean(1), float(m.dla_absent.mean(1).abs().max())
-    is_mover = _strong(m.dla, dla_control) & _prefers(m.looks, "end>IO", "end>S1", "end>S2")
+    is_mover = _movers(m.dla, m.dla_absent, m.looks)
     chosen["mover"] = dla, is_mover
     chosen["negative-mover"] = -dla, _strong(-m.dla, dla_control) & (names >= LEAST_ATTENTION)
     inhibition_control = float(m.inhibition_random.mean(1).abs().max())
@@ -290,19 +314,16 @@ def _offsets(bridge: Any, tokens: Tensor) -> Float[Tensor, "layer head offset"]:
     return torch.stack([cache[name][:, :, rows[:, None], columns].mean((0, 2)) for name in names])
 
 
-def _looks(run: CleanRun) -> dict[str, Float[Tensor, "layer head"]]:
-    """Mean attention between labelled positions of the task."""
-    pairs = [("end", "IO"), ("end", "S1"), ("end", "S2"), ("S2", "S1"), ("S2", "S1+1")]
+def looks(run: CleanRun) -> dict[str, Float[Tensor, "layer head"]]:
+    """Mean attention of every head between the pairs of positions in `LOOKS` ("end>IO", ...)."""
     at = run.prompts.positions
-    return {
-        f"{row}>{to}": attention_to(run.pattern[row], at[to]).mean(1)
-        for row, to in [*pairs, ("S1+1", "S1")]
-    }
+    return {f"{row}>{to}": attention_to(run.pattern[row], at[to]).mean(1) for row, to in LOOKS}
 
 
-def _movers(run: CleanRun, dla: Tensor, absent: Tensor) -> Bool[Tensor, "layer head"]:
+def _movers(dla: Tensor, absent: Tensor, look: dict[str, Tensor]) -> Bool[Tensor, "layer head"]:
+    """The criterion of the movers."""
     control = float(absent.mean(1).abs().max())
-    return _strong(dla, control) & _prefers(_looks(run), "end>IO", "end>S1", "end>S2")
+    return _strong(dla, control) & _prefers(look, "end>IO", "end>S1", "end>S2")
 
 
 def _absent_attribution(

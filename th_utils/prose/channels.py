@@ -42,18 +42,19 @@ def furthest(known: list[dict[str, Any]]) -> str:
 
 
 def reading(table: dict[str, list], figure: str) -> str:
-    """What the known senders' standard scores and areas say, type by type."""
+    """What standard scores and areas say, type by type, with the furthest other head beside."""
     lines = []
     for kind, (whole, component) in _by_kind(table).items():
-        name = NAMES[kind]
         if whole["auc"] is None:
-            lines.append(f"- {name}: this model has no such pair of heads.")
+            lines.append(f"- {NAMES[kind]}: this model has no such pair of heads.")
             continue
         lines.append(
-            f"- {name}: the furthest known sender lies {component['z']:.1f} standard deviations "
-            f"out by its best component, {whole['z']:.1f} as a whole; the area under the curve is "
-            f"{component['auc']:.2f} by component ({p_text(component['p'])}) and "
-            f"{whole['auc']:.2f} as a whole ({p_text(whole['p'])})."
+            f"- {NAMES[kind]}: by its best component the furthest sender lies "
+            f"{component['z']:.1f} standard deviations out, the furthest other head "
+            f"{component['z_other']:.1f}; as wholes it is {whole['z']:.1f} and "
+            f"{whole['z_other']:.1f}. The area under the curve is {component['auc']:.2f} by "
+            f"component ({p_text(component['p'])}) and {whole['auc']:.2f} as a whole "
+            f"({p_text(whole['p'])})."
         )
     return f"In numbers ({{numref}}`{figure}`):\n\n" + "\n".join(lines)
 
@@ -61,6 +62,11 @@ def reading(table: dict[str, list], figure: str) -> str:
 def note(row: dict[str, Any]) -> str:
     """What belongs to an area under the curve: its p-value and the numbers of heads."""
     return f"{p_text(row['p'])}, {row['senders']} senders, {row['readers']} readers"
+
+
+def outlier(p: float) -> str:
+    """How unusual the best standard score of the inhibition heads is among as many random heads."""
+    return f"as many random heads have a component this far out: {p_text(p)}"
 
 
 def areas(title: str, table: dict[str, list]) -> str:
@@ -74,29 +80,18 @@ def areas(title: str, table: dict[str, list]) -> str:
 
 
 def why(table: dict[str, list]) -> str:
-    """Areas within a sender's own layer beside those over all layers, and distances."""
-    lines = ["| type | score | area, all layers | area, same layer | furthest (sd) |"]
-    lines.append("| --- | --- | --- | --- | --- |")
+    """Areas over all layers and within a sender's own, and distances, as a table."""
+    lines = [
+        "| type | score | area, all layers | area, same layer | furthest sender | furthest other |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in rows(table):
         if row["auc"] is not None:
             lines.append(
                 f"| {row['kind']} | {SCORES[row['score']]} | {row['auc']:.2f} | "
-                f"{row['auc_same_layer']:.2f} | {row['z']:.1f} |"
+                f"{row['auc_same_layer']:.2f} ({p_text(row['p_same_layer'])}) | {row['z']:.1f} | "
+                f"{row['z_other']:.1f} |"
             )
-    further = [
-        f"{component['z'] / whole['z']:.1f} times for {kind}"
-        for kind, (whole, component) in _by_kind(table).items()
-        if whole["z"] and whole["z"] > 0
-    ]
-    if further:
-        lines.append(
-            "\nNearness is part of it where the area within the layer is the smaller. And the best "
-            "component of a known sender lies further out than the best known sender as a whole: "
-            + ", ".join(further)
-            + ". The two scores differ less in whom they rank first than in how clearly."
-            if all(c["z"] > w["z"] for w, c in _by_kind(table).values() if w["z"])
-            else "\nThe ratios of distances, component to whole: " + ", ".join(further) + "."
-        )
     return "\n".join(lines)
 
 
@@ -126,8 +121,8 @@ def rounding(table: dict[str, list]) -> str:
     return (
         "Rank correlation of the scores before and after rounding "
         f"{rank_correlation(exact, rounded):.3f}; "
-        f"mean change {np.abs(rounded - exact).mean():.4f}; "
-        "known senders move by "
+        f"mean absolute change {np.abs(rounded - exact).mean():.4f}; "
+        "heads with the sender's role move by "
         f"{np.median(moved):.0f} places in the median and {moved.max()} at most among the heads "
         "before their reader"
     )
@@ -146,12 +141,14 @@ def model(weights: AttentionWeights, found: Roles) -> str:
     )
 
 
-def best(row: dict[str, Any] | None, of: int, random_level: float) -> str:
+def best(row: dict[str, Any] | None, of: int, random_level: float, ceiling: float) -> str:
     """The best component of an inhibition head among all that could talk to the main mover."""
     if row is None:
         return "No inhibition head comes before the main mover."
     return (
         f"The best component of an inhibition head, {row['head']}.{row['component']}, is number "
         f"{row['rank']} of {of} with a score of {row['score']:.2f}, {row['z']:.1f} standard "
-        f"deviations above the mean; a random direction would score {random_level:.2f}."
+        f"deviations above the mean. A random direction would score {random_level:.2f}; no "
+        f"direction can score above {ceiling:.2f} with this reader. Components of heads without "
+        "any role lie as far out wherever they stand beside or above it."
     )

@@ -32,11 +32,11 @@ def shares(
     table: dict[str, list], found: Roles, share: tuple[float, float, float], figure: str
 ) -> str:
     """The movers' share of all that is written for the right answer, and who writes against it."""
-    against = [label(head) for head in found["negative-mover"]]
+    against = ", ".join(label(head) for head in found["negative-mover"])
     return (
-        f"{attribution(table)} ({{numref}}`{figure}`). The movers, found below, write "
-        f"{share[0]:.0%} of all that heads write directly for the indirect object; "
-        + (f"{', '.join(against)} write strongly against it." if against else "none is against it.")
+        f"{attribution(table)} ({{numref}}`{figure}`). The movers, found below, write on average "
+        f"{share[0]:.0%} of all that heads write directly for the indirect object. Negative movers "
+        f"by the criterion below: {against or 'none'}."
     )
 
 
@@ -61,16 +61,33 @@ def attention(table: dict[str, list]) -> str:
 
 def roles_map(table: dict[str, list]) -> str:
     """How many heads have a role, and how many are found again on the other half."""
+    task = [
+        again
+        for role, again in zip(table["role"], table["again"], strict=True)
+        if role in ("mover", "negative-mover", "inhibition")
+    ]
     return (
         f"{sum(table['again'])} of {len(table['again'])} heads with a role are found again on "
-        "the other half of templates and names"
+        f"the other half of templates and names, {sum(task)} of {len(task)} among those whose "
+        "score depends on the task (the other scores are taken on random tokens)"
     )
+
+
+def newcomers(found: Roles, again: Roles) -> str:
+    """The heads that meet a criterion on the second half only."""
+    new = [
+        f"{label(head)} ({role})"
+        for role in ROLES
+        for head in again[role]
+        if head not in found[role]
+    ]
+    return f"Found on the second half only: {', '.join(new) or 'none'}."
 
 
 def roles_table(found: Roles) -> str:
     """The roles with their criteria, the heads found, their scores and the largest control."""
     lines = [
-        "| role | criterion | heads found (score) | largest control |",
+        "| role | criterion | heads found (score on half *find*) | largest control of any head |",
         "| --- | --- | --- | --- |",
     ]
     for role in ROLES:

@@ -5,34 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from th_utils.bootstrap import Interval, p_text
-from th_utils.components import SenderEffects, leading
+from th_utils.components import SenderEffects
 from th_utils.roles import label
 
 
 def panels(measured: Sequence[SenderEffects]) -> str:
-    """The leading components of each head by both readings."""
+    """The leading component of each head, as chosen, and the one with the highest score."""
     parts = []
     for m in measured:
-        first, best = leading(m.effects)[0], int(m.scores.argmax())
+        first, best = m.picks[0], int(m.scores.argmax())
         parts.append(
-            f"in head {label(m.sender)} component {first} inhibits most "
-            f"({float(m.effects[:, first].mean()):.2f} of the {float(m.whole.mean()):.2f} that the "
-            f"whole head does) and component {best} has the highest composition score "
+            f"in head {label(m.sender)} component {first} was chosen first and inhibits by "
+            f"{float(m.effects[:, first].mean()):.2f}, where the whole head does by "
+            f"{float(m.whole.mean()):.2f}; component {best} has the highest composition score "
             f"({float(m.scores[best]):.2f})"
         )
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:] + "."
+    return _sentence(parts)
 
 
 def agreement(table: dict[str, list]) -> str:
-    """Head by head, how far the two readings agree."""
+    """Head by head, how far the two readings agree, and how far mere order explains it."""
     lines = [
-        f"- head {head}: rank correlation {rho:.2f} ({p_text(p)}, components permuted); the "
-        f"highest composition score is at component {best}, {'one' if same else 'not one'} of "
-        "the two that inhibit most"
-        for head, rho, p, best, same in zip(*table.values(), strict=True)
+        f"- head {head}: rank correlation {rho:.2f} ({p_text(p)}, components permuted); the order "
+        f"of the components alone correlates {order:.2f} with their inhibition, and with the order "
+        f"held fixed {partial:.2f} is left; the highest composition score is at component {best}, "
+        f"{'one' if same else 'not one'} of the two that inhibit most"
+        for head, rho, p, order, partial, best, same in zip(*table.values(), strict=True)
     ]
     return "\n".join(lines)
 
@@ -42,24 +43,30 @@ def in_turn(table: dict[str, list]) -> str:
     parts = []
     for head in dict.fromkeys(table["head"]):
         at = [i for i, h in enumerate(table["head"]) if h == head]
-        first = max(at, key=lambda i: table["direct"][i])
+        first = next(i for i in at if table["first"][i])
         rest = np.mean([abs(table["full"][i]) for i in at if i != first])
         parts.append(
             f"{head}.{table['component'][first]} alone takes {table['direct'][first]:.2f} from the "
             f"mover's inhibition score in its query, {table['full'][first]:.2f} with everything "
-            f"recomputed, and {table['logit'][first]:.1f} nats from the logit difference; the "
-            f"other components of the head {rest:.3f} in the mean"
+            f"recomputed, and {table['logit'][first]:.1f} nats from the logit difference; each "
+            f"other component of the head changes the inhibition score by {rest:.3f} on average, "
+            "whatever the sign, everything recomputed"
         )
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:]
+    return _sentence(parts).removesuffix(".")
 
 
 def share(measured: Sequence[SenderEffects], part: Interval) -> str:
-    """What the leading components do of all that the heads do."""
+    """What the leading components do of all that the heads do, and controls of the same length."""
+    heads = ", ".join(
+        f"{float(m.picked.mean() / m.whole.mean()):.0%} in {label(m.sender)} (where they are "
+        f"{float(m.norm_share.mean()):.0%} of the output's squared length; random vectors as long "
+        f"as what was removed do {float(m.matched.mean()):+.3f} in its place)"
+        for m in measured
+    )
     return (
-        f"{panels(measured)} Removing the two leading components of each head from the mover's "
-        f"query has {part.value:.0%} of the effect of removing the heads' whole output (95% "
-        f"interval {part.low:.0%} to {part.high:.0%})."
+        f"{panels(measured)} Each head by itself, removing its two leading components from the "
+        f"mover's query has this share of the effect of removing its whole output: {heads}. Summed "
+        f"over the heads it is {part.value:.0%} (95% interval {part.low:.0%} to {part.high:.0%})."
     )
 
 
@@ -71,3 +78,14 @@ def removal(table: dict[str, list]) -> str:
         f"components and {score[-1]:.2f} without as many random others; the logit difference is "
         f"{logits[0]:.1f}, {logits[-2]:.1f} and {logits[-1]:.1f} nats"
     )
+
+
+def draws(falls: Float[np.ndarray, "pair draw"]) -> str:
+    """The largest effect of any single random draw."""
+    means = falls.mean(axis=0)
+    return f"largest of {len(means)} single draws {np.abs(means).max():.3f} in the inhibition score"
+
+
+def _sentence(parts: list[str]) -> str:
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."
