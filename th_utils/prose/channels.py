@@ -149,6 +149,10 @@ def best(row: dict[str, Any] | None, of: int, random_level: float, ceiling: floa
         f"The best component of an inhibition head, {row['head']}.{row['component']}, is number "
         f"{row['rank']} of {of} with a score of {row['score']:.2f}, {row['z']:.1f} standard "
         f"deviations above the mean. A random direction would score {random_level:.2f}; no "
-        f"direction can score above {ceiling:.2f} with this reader. Components of heads without "
-        "any role lie as far out wherever they stand beside or above it."
+        f"direction can score above {ceiling:.2f} with this reader. "
+        + (
+            f"Of components of other heads, {row['rank'] - 1} score higher."
+            if row["rank"] > 1
+            else "No component of another head scores higher."
+        )
     )

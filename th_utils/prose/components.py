@@ -60,7 +60,7 @@ def share(measured: Sequence[SenderEffects], part: Interval) -> str:
     heads = ", ".join(
         f"{float(m.picked.mean() / m.whole.mean()):.0%} in {label(m.sender)} (where they are "
         f"{float(m.norm_share.mean()):.0%} of the output's squared length; random vectors as long "
-        f"as what was removed do {float(m.matched.mean()):+.3f} in its place)"
+        f"as what was removed change it by {abs(float(m.matched.mean())):.3f} in its place)"
         for m in measured
     )
     return (
