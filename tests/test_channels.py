@@ -14,12 +14,14 @@ from th_utils.channels import (
     CLAIMS,
     KNOWN_PAIRS,
     Scan,
+    _within_layers,
     auc,
     best_of,
     component_table,
     distribution_table,
     first,
     one_edition,
+    outlier_p,
     pair_table,
     reader_table,
     rounding_table,
@@ -27,6 +29,7 @@ from th_utils.channels import (
     sender_scores,
     side_by_side,
 )
+from th_utils.errors import CompanionError
 from th_utils.roles import ROLES, Roles, label
 from th_utils.svd import HeadSVD
 from th_utils.weights import from_checkpoint
@@ -160,9 +163,99 @@ def test_area_within_the_layer_by_hand():
     assert row["auc_same_layer"] != row["auc"]
 
 
+def test_the_furthest_other_head_by_hand():
+    """Largest standard score of a head that is no sender, over the same readers."""
+    found = made_up(6)
+    table = pair_table(found, PLANTED, shuffles=10)
+    for score, values in (("whole", found.heads), ("component", found.components)):
+        largest = -math.inf
+        for layer, head in PLANTED["mover"][:2]:
+            all_of = values["Q"][:layer][..., layer, head].double().numpy()
+            for sender in itertools.product(range(layer), range(HEADS)):
+                if sender not in PLANTED["inhibition"]:
+                    own = (all_of[sender].max() - all_of.mean()) / all_of.std(ddof=1)
+                    largest = max(largest, own)
+        row = row_of(table, "Q", score)
+        assert row["z_other"] == pytest.approx(largest, rel=1e-5)
+        assert row["z_other"] != row["z"]
+
+
+def test_heads_further_out_than_any_sender_are_seen(planted):
+    assert row_of(pair_table(planted, PLANTED, shuffles=5), "Q", "component")["z_other"] < 1.5
+    planted.components["Q"][(0, 1)][2, 3, 3] = 0.9
+    row = row_of(pair_table(planted, PLANTED, shuffles=5), "Q", "component")
+    assert row["z_other"] > row["z"]
+
+
+def test_draws_within_layers_keep_the_count_of_each():
+    known = [(1, 2), (1, 4), (3, 0)]
+    pool = list(itertools.product(range(4), range(HEADS)))
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(200):
+        drawn = _within_layers(known, pool, rng)
+        assert sorted(layer for layer, _ in drawn) == [1, 1, 3]
+        assert len(set(drawn)) == 3 and set(drawn) <= set(pool)
+        seen |= set(drawn)
+    assert seen == {(layer, head) for layer in (1, 3) for head in range(HEADS)}
+
+
+@pytest.mark.parametrize("score", ["whole", "component"])
+def test_p_within_layers_of_planted_senders(planted, score):
+    """One sender in each of two layers of 5 heads: both best in one draw of 25."""
+    row = row_of(pair_table(planted, PLANTED, shuffles=2000), "Q", score)
+    assert row["p_same_layer"] == pytest.approx(1 / 25, abs=0.015)
+    low = row_of(pair_table(planted, PLANTED, shuffles=19), "Q", score)
+    assert low["p_same_layer"] >= 1 / 20, "the observed labels count too"
+
+
+def test_p_within_layers_by_hand():
+    """Against every one of the 25 ways to deal two senders out within their layers."""
+    found = made_up(4)
+    row = row_of(pair_table(found, PLANTED, shuffles=2000), "Q", "whole")
+
+    def area(senders):
+        shares = []
+        for (layer, head), (at, own) in itertools.product(PLANTED["mover"][:2], senders):
+            scores = found.heads["Q"][at, :, layer, head].tolist()
+            others = [s for h, s in enumerate(scores) if h != own]
+            shares.append(sum(scores[own] > s for s in others) / len(others))
+        return np.mean(shares)
+
+    every = [area([(1, a), (2, b)]) for a, b in itertools.product(range(HEADS), repeat=2)]
+    exact = np.mean([x >= area(PLANTED["inhibition"]) - 1e-12 for x in every])
+    assert row["p_same_layer"] == pytest.approx(exact, abs=0.04)
+
+
+def test_nearness_alone_is_no_channel_within_layers():
+    """All heads of the senders' layer score high: an area over all layers, none within."""
+    found = made_up(7)
+    found.heads["Q"][2] += 1.0
+    roles = some_roles(inhibition=[(2, 1), (2, 4)], mover=[(3, 1), (3, 3)])
+    row = row_of(pair_table(found, roles, shuffles=500), "Q", "whole")
+    assert row["auc"] > 0.75 and row["p"] < 0.1
+    assert row["p_same_layer"] > 0.1
+
+
+def test_a_layer_of_senders_only_has_no_others_to_compare_with():
+    roles = some_roles(inhibition=[(1, h) for h in range(HEADS)] + [(2, 4)], mover=[(3, 1)])
+    found = made_up(8)
+    row = row_of(pair_table(found, roles, shuffles=20), "Q", "whole")
+    scores = found.heads["Q"][2, :, 3, 1]
+    assert row["auc_same_layer"] == pytest.approx(float((scores[4] > scores[:4]).double().mean()))
+    alone = some_roles(inhibition=roles["inhibition"][:-1], mover=[(3, 1)])
+    row = row_of(pair_table(found, alone, shuffles=20), "Q", "whole")
+    assert math.isnan(row["auc_same_layer"]) and row["p_same_layer"] == 1
+
+
 def test_no_known_pair_gives_an_empty_row(planted):
     row = row_of(pair_table(planted, PLANTED, shuffles=10), "K", "whole")
-    assert all(row[n] is None for n in ("auc", "p", "null_low", "null_high", "auc_same_layer", "z"))
+    assert all(
+        row[n] is None
+        for n in (
+            "auc", "p", "null_low", "null_high", "auc_same_layer", "p_same_layer", "z", "z_other"
+        )
+    )  # fmt: skip
     assert (row["senders"], row["readers"]) == (0, 0)
     late = some_roles(inhibition=[(3, 0)], mover=[(2, 0)])  # the sender comes after its reader
     assert row_of(pair_table(planted, late, shuffles=10), "Q", "whole")["auc"] is None
@@ -231,6 +324,45 @@ def test_reader_table_skips_what_comes_too_late(planted):
     assert table["component"] == [*range(COMPONENTS)] * 2
     expected = [planted.components["Q"][s][k, 3, 3] for s in ((2, 4), (1, 2)) for k in range(3)]
     assert table["composition"] == pytest.approx([float(x) for x in expected])
+
+
+def test_planted_senders_are_outliers(planted):
+    """2 of 15 heads lie furthest out; a draw of two meets one of them in 27 of 105."""
+    table = component_table(planted, PLANTED, "Q", (3, 1))
+    p = outlier_p(table, PLANTED["inhibition"], seed=0)
+    best = {name: max(z for h, z in zip(table["head"], table["z"], strict=True) if h == name)
+            for name in table["head"]}  # fmt: skip
+    assert sorted(best, key=best.get)[-2:] in (["1.2", "2.4"], ["2.4", "1.2"])
+    assert best["1.2"] == best["2.4"]
+    assert p == pytest.approx(27 / 105, abs=0.04)
+    one = outlier_p(table, [(1, 2)], seed=0)
+    assert one == pytest.approx(2 / 15, abs=0.03)
+    assert p == outlier_p(table, PLANTED["inhibition"], seed=0)
+    assert p != outlier_p(table, PLANTED["inhibition"], seed=1)
+
+
+def test_the_one_outlier_among_many_heads():
+    generator = torch.Generator().manual_seed(0)
+    names = [f"0.{h}" for h in range(200) for _ in range(3)]
+    z = torch.randn(600, generator=generator)
+    z[3 * 17 + 1] = 9.0
+    table = {"head": names, "z": z.tolist()}
+    assert outlier_p(table, [(0, 17)], seed=0) < 0.02
+    assert outlier_p(table, [(0, 17)], seed=0, shuffles=9) >= 0.1, "the senders count too"
+    # the least head of all is as far out as every other
+    least = int(z.view(200, 3).amax(1).argmin())
+    assert outlier_p(table, [(0, least)], seed=0) == 1.0
+
+
+def test_heads_without_a_channel_are_no_outliers(planted):
+    table = component_table(planted, PLANTED, "Q", (3, 1))
+    assert outlier_p(table, PLANTED["duplicate-token"], seed=0) > 0.05
+    # a sender that comes too late is left out of the draw
+    late = [*PLANTED["inhibition"], (3, 4)]
+    kept = outlier_p(table, PLANTED["inhibition"], seed=0)
+    assert outlier_p(table, late, seed=0) == kept
+    with pytest.raises(CompanionError, match="none of these heads comes before"):
+        outlier_p(table, [(3, 4)], seed=0)
 
 
 # --- distributions

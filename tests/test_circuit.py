@@ -8,7 +8,7 @@ import torch
 
 from th_utils import circuit, models
 from th_utils.attention import direct_logit_attribution
-from th_utils.roles import ROLES, Roles, label
+from th_utils.roles import LOOKS, ROLES, Roles, label
 from th_utils.runs import clean_run
 from th_utils.tasks import ioi
 
@@ -101,7 +101,8 @@ def test_attention_table(bridge, run):
     assert table["name"] == ["2.1", "1.0", "1.2", "1.0"]
     _, cache = bridge.run_with_cache(run.prompts.tokens)
     n, at = torch.arange(32), run.prompts.positions
-    for start, to in circuit.LOOKS:
+    assert list(table) == ["role", "name", *(f"{start}>{to}" for start, to in LOOKS)]
+    for start, to in LOOKS:
         for i, (layer, head) in enumerate(((2, 1), (1, 0), (1, 2), (1, 0))):
             pattern = cache[f"blocks.{layer}.attn.hook_pattern"][n, head, at[start], at[to]]
             found = table[f"{start}>{to}"][i]

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from th_utils import composition, models
+from th_utils import components, composition, models
 from th_utils.attention import inhibition_score
+from th_utils.bootstrap import rank_correlation
 from th_utils.components import (
     SenderEffects,
     agreement,
@@ -24,6 +25,7 @@ from th_utils.components import (
     scores_of,
     size_ratio,
 )
+from th_utils.errors import CompanionError
 from th_utils.patching import direct_query, head_outputs, keep, remove
 from th_utils.runs import CleanRun, clean_run
 from th_utils.svd import HeadSVD, ov_svd
@@ -159,15 +161,62 @@ def test_leading_components_are_chosen_on_the_other_half(bridge, svd, measured):
         assert m.picks == leading(effects) and len(m.picks) == 2
 
 
+def test_the_matched_control_is_as_long_as_what_was_removed(bridge, run, svd, measured):
+    """Random directions of the write space, each prompt's taken to that prompt's length."""
+    for m in measured:
+        output = head_outputs(bridge, run, *m.sender)
+        V = svd.V[m.sender][:, m.picks]
+        length = (output @ V).norm(dim=-1)  # of what `picked` takes out
+        control = random_directions(svd, m.sender, 5, seed=0)
+        delta = -length[:, None, None] * control
+        close(delta.norm(dim=-1), length[:, None].expand(-1, 5))
+        clean = mover_score(run, MOVER)[:, None]
+        expected = clean - scores_of(run, direct_query(bridge, run, *MOVER, delta))
+        assert m.matched.shape == (8, 5) and expected.abs().max() > 2e-4
+        close(m.matched, expected)
+        assert not torch.allclose(m.matched, m.random, atol=5e-5)
+
+
+def test_norm_share_is_that_of_the_squared_coefficients(bridge, run, svd, measured):
+    for m in measured:
+        coefficients = (head_outputs(bridge, run, *m.sender) @ svd.V[m.sender]).square()
+        close(m.norm_share, coefficients[:, m.picks].sum(1) / coefficients.sum(1))
+        assert m.norm_share.shape == (8,)
+        assert 0 < m.norm_share.min() and m.norm_share.max() < 1
+
+
+def test_norm_share_and_length_of_a_hand_made_output(bridge, run, svd, weights, monkeypatch):
+    """Outputs of 3 and 4 along the leading two components, 12 along another: 25 of 169."""
+    reader = composition.readers(weights, "Q")
+    how = dict(n_random=4, seed=1)
+    picks = measure(bridge, run, run, svd, reader, [SENDER], MOVER, **how)[0].picks
+    other = next(k for k in range(svd.S.shape[-1]) if k not in picks)
+    V = svd.V[SENDER]
+    made = (3 * V[:, picks[0]] + 4 * V[:, picks[1]] + 12 * V[:, other]).expand(8, -1)
+    monkeypatch.setattr(components, "head_outputs", lambda *_: made)
+    monkeypatch.setattr(components, "leading", lambda *_: picks)
+    (m,) = measure(bridge, run, run, svd, reader, [SENDER], MOVER, **how)
+    close(m.norm_share, torch.full((8,), 25 / 169))
+    delta = (-5.0 * random_directions(svd, SENDER, 4, seed=1)).expand(8, -1, -1)
+    after = scores_of(run, direct_query(bridge, run, *MOVER, delta))
+    close(m.matched, mover_score(run, MOVER)[:, None] - after)
+
+
+def test_without_a_sender_there_is_nothing_to_measure(bridge, run, weights, svd):
+    with pytest.raises(CompanionError, match="no inhibition head before the main mover"):
+        reader = composition.readers(weights, "Q")
+        measure(bridge, run, run, svd, reader, [], MOVER, n_random=2, seed=0)
+
+
 # --- tables of made-up effects
 
 
-def planted(sender=(1, 2), *, sign: float = 1.0, seed: int = 0, components: int = 8):
+def planted(sender=(1, 2), *, sign: float = 1.0, seed: int = 0, rank: int = 8):
     """Component 5 inhibits most and scores highest; effects grow with scores."""
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.arange(components, dtype=torch.float32) / 20
+    scores = torch.arange(rank, dtype=torch.float32) / 20
     scores[5] = 0.9
-    noise = 1e-4 * torch.randn(6, components, generator=generator)
+    noise = 1e-4 * torch.randn(6, rank, generator=generator)
     effects = sign * scores + noise
     whole = effects.sum(1)
     return SenderEffects(
@@ -177,6 +226,8 @@ def planted(sender=(1, 2), *, sign: float = 1.0, seed: int = 0, components: int 
         whole=whole,
         picked=effects[:, [5, 7]].sum(1),
         random=0.01 * torch.randn(6, 40, generator=generator),
+        matched=0.02 * torch.randn(6, 40, generator=generator),
+        norm_share=torch.full((6,), 0.4),
         scores=scores,
     )
 
@@ -255,3 +306,60 @@ def test_agreement_says_when_there_is_none():
     interval, rows = agreement([reverse], seed=0, shuffles=200)
     assert interval.value < 0.3 and rows["p"][0] > 0.1
     assert rows["best"] == [2] and rows["coincide"] == [False]
+
+
+def ordered(scores: np.ndarray, sizes: np.ndarray) -> SenderEffects:
+    """Effects whose means have these sizes, signs taking turns, with these scores."""
+    signs = np.where(np.arange(len(sizes)) % 3 == 1, -1, 1)
+    effects = torch.tensor(np.tile(signs * sizes, (6, 1)))
+    return SenderEffects(
+        **{**planted().__dict__, "effects": effects, "scores": torch.tensor(scores)}
+    )
+
+
+def residual(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """What a straight line through the order leaves of ranks."""
+    ranks = values.argsort().argsort().astype(float)
+    return ranks - np.polyval(np.polyfit(order, ranks, 1), order)
+
+
+def test_nothing_is_left_where_the_order_says_everything():
+    falling = np.array([4.0, 3.0, 2.0, 1.0])
+    _, rows = agreement([ordered(falling, falling)], seed=0, shuffles=50)
+    assert (rows["rho"], rows["order"]) == (pytest.approx([1.0]), pytest.approx([1.0]))
+    assert rows["partial"] == [0.0]
+
+
+@pytest.mark.parametrize("own, common", [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
+def test_partial_correlation_is_that_of_the_residuals(own, common):
+    """Scores and effects share the order of the components, a cause of their own, or both."""
+    rng = np.random.default_rng(4)
+    n = 200
+    order, cause = np.linspace(1, 0, n), rng.uniform(size=n)
+    scores, sizes = (2 + common * order + own * cause + 0.2 * rng.uniform(size=n) for _ in range(2))
+    _, rows = agreement([ordered(scores, sizes)], seed=0, shuffles=100)
+    position = np.arange(n)
+    expected = np.corrcoef(residual(scores, position), residual(sizes, position))[0, 1]
+    assert rows["partial"][0] == pytest.approx(expected, abs=1e-9)
+    ranks = [x.argsort().argsort() for x in (scores, sizes)]
+    assert rows["rho"][0] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert rows["order"][0] == pytest.approx(-np.corrcoef(position, ranks[1])[0, 1])
+    assert rows["order"][0] == pytest.approx(float(rank_correlation(-position * 1.0, sizes)))
+    if not own:
+        assert rows["rho"][0] > 0.8 and abs(rows["partial"][0]) < 0.2, "the order explains it"
+    else:
+        assert rows["partial"][0] > 0.8
+    if not common:
+        assert abs(rows["order"][0]) < 0.2
+    assert list(rows) == ["head", "rho", "p", "order", "partial", "best", "coincide"]
+
+
+def test_order_and_partial_by_hand():
+    """Sizes fall with the order but for one exchange; scores 1, 3, 2, 4 reversed alike."""
+    _, rows = agreement(
+        [ordered(np.array([4.0, 2.0, 3.0, 1.0]), np.array([3.0, 4.0, 2.0, 1.0]))],
+        seed=0, shuffles=50,
+    )  # fmt: skip
+    assert rows["order"][0] == pytest.approx(0.8)  # 1 - 6 * 2 / (4 * 15)
+    assert rows["rho"][0] == pytest.approx(0.4)  # 1 - 6 * 6 / 60
+    assert rows["partial"][0] == pytest.approx((0.4 - 0.8 * 0.8) / 0.36)

@@ -14,6 +14,7 @@ from th_utils import models
 from th_utils.composition import (
     KINDS,
     OFFSETS,
+    ceiling,
     component_scores,
     head_scores,
     random_level,
@@ -249,6 +250,27 @@ def test_what_is_refused():
     other = random_weights(0, d_model=24)
     with pytest.raises(CompanionError, match="two models"):
         component_scores(ov_svd(other), readers(weights, "V"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ceiling_is_what_the_dense_readers_best_direction_scores(weights, kind):
+    reduced = readers(weights, kind, offsets=(2,))
+    for layer in range(weights.n_layers):
+        for head in range(weights.n_heads):
+            dense = reader(weights, kind, layer, head, 2)
+            U, S, _ = torch.linalg.svd(dense)
+            found = ceiling(reduced[layer, head])
+            assert found == pytest.approx(float(S[0] / S.norm()), abs=1e-12)
+            assert found == pytest.approx(float((U[:, 0] @ dense).norm() / dense.norm()))
+
+
+def test_ceiling_of_flat_readers_and_of_rank_one():
+    """The fewer directions a reader reads, the higher a single one can score."""
+    generator = torch.Generator().manual_seed(2)
+    basis = torch.linalg.qr(torch.randn(100, 64, generator=generator, dtype=torch.float64)).Q
+    assert ceiling(3.0 * basis) == pytest.approx(1 / 8)
+    assert ceiling(basis[:, :4]) == pytest.approx(1 / 2)
+    assert ceiling(torch.outer(basis[:, 0], torch.arange(1.0, 9.0).double())) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("d_model", [64, 576, 768])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -74,9 +75,11 @@ def test_attribution():
 def test_shares():
     roles = some_roles(mover=[(0, 1)], negative_mover=[(1, 0)])
     text = circuit.shares(DLA, roles, (0.62, 0.5, 0.7), "fig-x")
-    assert "write 62% of all" in text and "{numref}`fig-x`" in text
-    assert "1.0 write strongly against it." in text
-    assert "none is against it." in circuit.shares(DLA, some_roles(), (0.4, 0.3, 0.5), "fig-x")
+    assert "{numref}`fig-x`" in text
+    assert "write on average 62% of all that heads write directly for the indirect object" in text
+    assert text.endswith("Negative movers by the criterion below: 1.0.")
+    text = circuit.shares(DLA, some_roles(), (0.4, 0.3, 0.5), "fig-x")
+    assert "write on average 40% of all" in text and text.endswith("criterion below: none.")
 
 
 ATTENTION = {
@@ -97,8 +100,25 @@ def test_attention_of_the_strongest_head_of_each_role():
 
 
 def test_roles_map():
-    assert circuit.roles_map({"again": [True, False, True]}).startswith("2 of 3 heads")
-    assert circuit.roles_map({"again": [True] * 3}).startswith("3 of 3 heads")
+    roles = ["mover", "negative-mover", "inhibition", "induction", "previous-token"]
+    table = {"role": roles, "again": [True, False, True, False, True]}
+    text = circuit.roles_map(table)
+    assert text.startswith("3 of 5 heads with a role are found again")
+    assert "2 of 3 among those whose score depends on the task" in text
+    text = circuit.roles_map(changed(table, "again", 3, True))
+    assert text.startswith("4 of 5 heads") and "2 of 3 among those" in text
+    text = circuit.roles_map(changed(table, "again", 1, True))
+    assert text.startswith("4 of 5 heads") and "3 of 3 among those" in text
+
+
+def test_newcomers():
+    found = some_roles(mover=[(9, 9), (9, 6)], inhibition=[(7, 3)])
+    again = some_roles(mover=[(9, 9), (10, 0)], inhibition=[], induction=[(7, 3), (5, 5)])
+    assert circuit.newcomers(found, again) == (
+        "Found on the second half only: 10.0 (mover), 7.3 (induction), 5.5 (induction)."
+    )
+    assert circuit.newcomers(found, found) == "Found on the second half only: none."
+    assert circuit.newcomers(found, some_roles()) == "Found on the second half only: none."
 
 
 def test_roles_table_lists_heads_scores_and_controls():
@@ -173,17 +193,25 @@ def test_no_writer_for_the_answer():
 
 def pairs(**rows) -> dict[str, list]:
     """A table of areas; what is not given of a composition type is a pair that is not known."""
-    names = ("kind", "score", "auc", "p", "z", "auc_same_layer", "senders", "readers")
+    names = (
+        "kind", "score", "auc", "p", "z", "z_other", "auc_same_layer", "p_same_layer", "senders",
+        "readers",
+    )  # fmt: skip
     table: dict[str, list] = {name: [] for name in names}
     for kind in "QVK":
         for score, at in (("whole", 0), ("component", 1)):
-            said = rows[kind][at] if kind in rows else (None, None, None, None, 0, 0)
+            said = rows[kind][at] if kind in rows else (*[None] * 6, 0, 0)
             for name, value in zip(names, (kind, score, *said), strict=True):
                 table[name].append(value)
     return table
 
 
-KNOWN = pairs(Q=[(0.71, 0.021, 2.5, 0.66, 4, 3), (0.93, 0.0005, 7.5, 0.81, 4, 3)])
+KNOWN = pairs(
+    Q=[
+        (0.71, 0.021, 2.5, 3.1, 0.66, 0.12, 4, 3),
+        (0.93, 0.0005, 7.5, 8.9, 0.81, 0.0004, 4, 3),
+    ]
+)
 
 
 def test_reading():
@@ -191,13 +219,22 @@ def test_reading():
     lines = text.splitlines()
     assert "{numref}`fig-y`" in lines[0] and len(lines) == 2 + 3
     assert lines[2].startswith(f"- {channels.NAMES['Q']}: ")
-    assert "7.5 standard deviations out by its best component, 2.5 as a whole" in lines[2]
+    assert "by its best component the furthest sender lies 7.5 standard deviations out" in lines[2]
+    assert "the furthest other head 8.9; as wholes it is 2.5 and 3.1. The area" in lines[2]
     assert "0.93 by component (p < 0.001) and 0.71 as a whole (p = 0.021)." in lines[2]
     for line, kind in zip(lines[3:], "VK", strict=True):
         assert line == f"- {channels.NAMES[kind]}: this model has no such pair of heads."
     other = channels.reading(changed(KNOWN, "p", 1, 0.2), "fig-y")
     assert "0.93 by component (p = 0.200)" in other
     assert "3.3 standard deviations out" in channels.reading(changed(KNOWN, "z", 1, 3.3), "fig-y")
+    assert "other head 6.6; as" in channels.reading(changed(KNOWN, "z_other", 1, 6.6), "fig-y")
+    assert "it is 2.5 and 1.7." in channels.reading(changed(KNOWN, "z_other", 0, 1.7), "fig-y")
+
+
+def test_outlier():
+    assert channels.outlier(0.0321).endswith("a component this far out: p = 0.032")
+    assert channels.outlier(0.0004).endswith("this far out: p < 0.001")
+    assert channels.outlier(0.5).startswith("as many random heads have")
 
 
 def test_note():
@@ -228,12 +265,13 @@ def test_furthest():
 
 def test_why():
     text = channels.why(KNOWN)
-    assert "| Q | whole matrices | 0.71 | 0.66 | 2.5 |" in text
-    assert "| Q | single components | 0.93 | 0.81 | 7.5 |" in text
-    assert "| V |" not in text and "3.0 times for Q" in text
-    assert "lies further out than the best known sender as a whole" in text
-    nearer = channels.why(changed(KNOWN, "z", 1, 2.0))
-    assert "further out" not in nearer and "component to whole: 0.8 times for Q" in nearer
+    assert "| Q | whole matrices | 0.71 | 0.66 (p = 0.120) | 2.5 | 3.1 |" in text
+    assert "| Q | single components | 0.93 | 0.81 (p < 0.001) | 7.5 | 8.9 |" in text
+    lines = text.splitlines()
+    assert len(lines) == 4 and {line.count("|") for line in lines} == {7}, "no row without a pair"
+    assert lines[0].endswith("| area, same layer | furthest sender | furthest other |")
+    nearer = channels.why(changed(KNOWN, "z_other", 1, 2.0))
+    assert "| 0.81 (p < 0.001) | 7.5 | 2.0 |" in nearer
 
 
 def test_ranking():
@@ -260,10 +298,10 @@ ROUNDING = {
 
 def test_rounding():
     text = channels.rounding(ROUNDING)
-    assert "rounding 1.000; mean change 0.0050; known senders move by 2 places" in text
-    assert "in the median and 5 at most" in text
+    assert "rounding 1.000; mean absolute change 0.0050; heads with the sender's role" in text
+    assert "role move by 2 places in the median and 5 at most among the heads before" in text
     text = channels.rounding(changed(changed(ROUNDING, "rounded", 0, 0.5), "rounded_rank", 2, 3))
-    assert "mean change 0.1000" in text and "1.000" not in text and "1 at most" in text
+    assert "mean absolute change 0.1000" in text and "1.000" not in text and "1 at most" in text
 
 
 def test_model(tiny_gpt2):
@@ -277,27 +315,42 @@ def test_model(tiny_gpt2):
 
 def test_best():
     row = dict(head="8.6", component=1, rank=3, score=0.25, z=7.25)
-    text = channels.best(row, 6912, 0.036)
+    text = channels.best(row, 6912, 0.036, 0.41)
     assert "8.6.1, is number 3 of 6912 with a score of 0.25, 7.2 standard" in text
-    assert "a random direction would score 0.04" in text
-    assert channels.best(None, 5, 0.1) == "No inhibition head comes before the main mover."
+    assert "A random direction would score 0.04; no direction can score above 0.41 with" in text
+    assert "above 0.55 with" in channels.best(row, 6912, 0.036, 0.55)
+    assert channels.best(None, 5, 0.1, 0.4) == "No inhibition head comes before the main mover."
 
 
 # --- chapter 03
 
 
-def sender(effects: list[float], scores: list[float], whole: float = 0.5, head=(7, 9)):
+def sender(effects: list[float], scores: list[float], head=(7, 9), picks=(0,), **other: float):
+    """A head with these mean effects; `other` are means of its further fields."""
+    means = dict(whole=0.5, picked=0.4, matched=0.01, norm_share=0.2) | other
     per_prompt = torch.tensor([effects, effects])
-    total = torch.full((2,), whole)
-    return SenderEffects(head, [0], per_prompt, total, total, per_prompt, torch.tensor(scores))
+    totals = {name: torch.tensor([mean - 0.125, mean + 0.125]) for name, mean in means.items()}
+    totals["matched"] = totals["matched"][:, None].expand(-1, len(effects))
+    return SenderEffects(
+        sender=head,
+        picks=list(picks),
+        effects=per_prompt,
+        random=per_prompt,
+        scores=torch.tensor(scores),
+        **totals,
+    )
 
 
 def test_panels():
-    one = sender([0.1, 0.375, -0.9], [0.5, 0.1, 0.2])
-    two = sender([0.25, 0.0, 0.0], [0.1, 0.1, 0.75], head=(8, 6))
+    one = sender([0.1, 0.375, -0.9], [0.5, 0.1, 0.2], picks=(1, 0))
+    two = sender([0.25, 0.0, 0.5], [0.1, 0.1, 0.75], head=(8, 6), whole=0.75)
     text = components.panels([one, two])
-    assert text.startswith("In head 7.9 component 1 inhibits most (0.38 of the 0.50 that the whole")
-    assert "component 0 has the highest composition score (0.50); in head 8.6 component 0" in text
+    assert text.startswith("In head 7.9 component 1 was chosen first and inhibits by 0.38, where")
+    assert "where the whole head does by 0.50; component 0 has the highest composition" in text
+    assert "score (0.50); in head 8.6 component 0 was chosen first and inhibits by 0.25" in text, (
+        "the one that was chosen, not the largest here"
+    )
+    assert "where the whole head does by 0.75" in text
     assert text.endswith("component 2 has the highest composition score (0.75).")
 
 
@@ -306,11 +359,16 @@ def test_agreement():
         "head": ["7.9", "8.6"],
         "rho": [0.44, -0.12],
         "p": [0.0005, 0.81],
+        "order": [0.66, -0.31],
+        "partial": [0.17, -0.22],
         "best": [1, 5],
         "coincide": [True, False],
     }
     one, two = components.agreement(table).splitlines()
     assert one.startswith("- head 7.9: rank correlation 0.44 (p < 0.001, components permuted)")
+    assert "the order of the components alone correlates 0.66 with their inhibition" in one
+    assert "with the order held fixed 0.17 is left; the highest" in one
+    assert "alone correlates -0.31" in two and "held fixed -0.22 is left" in two
     assert one.endswith("at component 1, one of the two that inhibit most")
     assert "8.6: rank correlation -0.12 (p = 0.810," in two
     assert two.endswith("at component 5, not one of the two that inhibit most")
@@ -319,6 +377,7 @@ def test_agreement():
 TURN = {
     "head": ["7.9"] * 3 + ["8.6"] * 2,
     "component": [0, 1, 2, 0, 1],
+    "first": [False, True, False, True, False],
     "direct": [0.1, 0.44, 0.0, 0.3, 0.2],
     "full": [0.02, 0.33, -0.04, 0.25, 0.06],
     "logit": [0.1, 1.24, 0.0, 0.8, 0.0],
@@ -329,16 +388,34 @@ def test_in_turn():
     text = components.in_turn(TURN)
     assert text.startswith("7.9.1 alone takes 0.44 from the mover's inhibition score in its query")
     assert "0.33 with everything recomputed, and 1.2 nats from the logit difference" in text
-    assert "other components of the head 0.030 in the mean; 8.6.0 alone takes 0.30" in text
-    assert text.endswith("0.060 in the mean")
-    assert "7.9.2 alone takes 0.90" in components.in_turn(changed(TURN, "direct", 2, 0.9))
+    assert "each other component of the head changes the inhibition score by 0.030 on" in text
+    assert "everything recomputed; 8.6.0 alone takes 0.30" in text
+    assert text.endswith("by 0.060 on average, whatever the sign, everything recomputed")
+    text = components.in_turn(changed(TURN, "direct", 2, 0.9))
+    assert text.startswith("7.9.1 alone takes 0.44"), "chosen first, not the largest here"
+    moved = changed(changed(TURN, "first", 1, False), "first", 2, True)
+    moved["direct"][2] = 0.9
+    assert "7.9.2 alone takes 0.90" in components.in_turn(moved)
 
 
 def test_share():
     one = sender([0.1, 0.375], [0.5, 0.1])
     text = components.share([one], Interval(0.72, 0.65, 0.81))
     assert text.startswith(components.panels([one]))
-    assert "has 72% of the effect" in text and "interval 65% to 81%" in text
+    assert "whole output: 80% in 7.9 (where they are 20% of the output's squared length" in text
+    assert "as what was removed do +0.010 in its place). Summed over the heads it is 72%" in text
+    assert "interval 65% to 81%" in text
+    two = sender([0.1], [0.5], head=(8, 6), whole=1.0, picked=0.3, matched=-0.02, norm_share=0.6)
+    text = components.share([one, two], Interval(0.4, 0.3, 0.5))
+    assert "in its place), 30% in 8.6 (where they are 60% of" in text
+    assert "do -0.020 in its place). Summed over the heads it is 40%" in text
+
+
+def test_draws():
+    """The largest mean over pairs of one draw, whatever its sign; single pairs do not count."""
+    falls = np.array([[0.5, 0.01, -0.02], [-0.5, 0.03, -0.1]])
+    assert components.draws(falls) == ("largest of 3 single draws 0.060 in the inhibition score")
+    assert "largest of 2 single draws 0.020" in components.draws(falls[:, :2])
 
 
 def test_removal():

@@ -137,12 +137,25 @@ def test_in_turn_table(bridge, run, svd):
     for sender in senders:
         effects = direct_effects(bridge, run, sender, MOVER, svd.V[sender].mT)
         measured.append(
-            SenderEffects(sender, [0, 1], effects, nothing, nothing, effects, svd.S[sender])
+            SenderEffects(
+                sender=sender,
+                picks=[3, 1] if sender == (1, 2) else [0, 2],
+                effects=effects,
+                whole=nothing,
+                picked=nothing,
+                random=effects,
+                matched=effects,
+                norm_share=nothing,
+                scores=svd.S[sender],
+            )
         )
     table = in_turn_table(measured, full)
+    assert list(table) == ["head", "component", "first", "direct", "full", "logit"]
     rank = svd.S.shape[-1]
     assert table["head"] == ["1.2"] * rank + ["0.0"] * rank
     assert table["component"] == [*range(rank)] * 2
+    # the component chosen first on the other half, whatever inhibits most on this one
+    assert [i for i, first in enumerate(table["first"]) if first] == [3, rank]
     for i in range(2 * rank):
         which, k = divmod(i, rank)
         assert table["direct"][i] == pytest.approx(float(measured[which].effects[:, k].mean()))

@@ -114,6 +114,9 @@ def test_nothing_is_found_in_noise(m):
     found = judge(empty)
     assert found.heads == {role: [] for role in ROLES}
     assert all(found.main(role) is None for role in ROLES)
+    for role in ROLES:
+        with pytest.raises(CompanionError, match=f"no {role} head was found"):
+            found.strongest(role)
 
 
 @pytest.mark.parametrize("role", ["mover", "negative-mover", "inhibition"])
@@ -322,8 +325,8 @@ def test_absent_names_are_absent_and_attributed_like_the_real_ones(bridge, run):
 
 def test_looks_are_mean_attentions(bridge):
     run = clean_run(bridge, ioi.prompts(bridge.tokenizer, 6), rows=("end", "S2", "S1+1"))
-    looks, at = roles._looks(run), run.prompts.positions
-    assert set(looks) == set(LOOKS)
+    looks, at = roles.looks(run), run.prompts.positions
+    assert set(looks) == set(LOOKS) == {f"{row}>{to}" for row, to in roles.LOOKS}
     _, cache = bridge.run_with_cache(run.prompts.tokens)
     for layer in range(bridge.cfg.n_layers):
         full = cache[f"blocks.{layer}.attn.hook_pattern"]
@@ -407,6 +410,7 @@ def test_json_keeps_heads_as_pairs(m):
     back = Roles.from_json(found.to_json())
     assert back == found and back["mover"] == [MOVER, SECOND_MOVER]
     assert back.main("mover") == MOVER and isinstance(back["mover"][0], tuple)
+    assert back.strongest("mover") == MOVER
     assert roles.role_of(found, MOVER) == "mover" and roles.role_of(found, (0, 0)) == "other"
 
 

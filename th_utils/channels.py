@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from th_utils import composition
+from th_utils.errors import CompanionError
 from th_utils.roles import Head, Roles, label, role_of
 from th_utils.svd import HeadSVD, ov_svd
 from th_utils.weights import AttentionWeights
@@ -109,7 +110,8 @@ def _pair_row(
             largest.append(max(float(best[s]) for s in earlier))
             unknown = torch.ones_like(best, dtype=torch.bool)
             unknown[tuple(torch.tensor(earlier).T)] = False
-            others.append(float(best[unknown].max()))
+            if unknown.any():
+                others.append(float(best[unknown].max()))
     if not tables:
         empty = (
             "auc",
@@ -144,9 +146,10 @@ def _pair_row(
         null_low=float(np.quantile(null, 0.025)),
         null_high=float(np.quantile(null, 0.975)),
         auc_same_layer=within,
-        p_same_layer=float((1 + (within_null >= within).sum()) / (1 + len(within_null))),
+        # counted so that an area that is not defined has a p-value of 1
+        p_same_layer=float((1 + (~(within_null < within)).sum()) / (1 + len(within_null))),
         z=max(largest),
-        z_other=max(others),
+        z_other=max(others, default=float("nan")),
         senders=len(known),
         readers=len(tables),
     )
@@ -167,8 +170,9 @@ def _same_layer_auc(tables: list[np.ndarray], known: Sequence[Head]) -> float:
         for layer, head in known:
             if layer < len(table):
                 others = [h for h in range(table.shape[1]) if (layer, h) not in known]
-                areas.append(auc(table[layer, [head]], table[layer, others]))
-    return float(np.mean(areas))
+                if others:
+                    areas.append(auc(table[layer, [head]], table[layer, others]))
+    return float(np.mean(areas)) if areas else float("nan")
 
 
 def _within_layers(
@@ -351,12 +355,17 @@ def outlier_p(
     """How often as many heads drawn at random have a component as far out as the senders' best.
 
     `table` is that of `component_table`; the draw is among all heads in it.
+
+    Raises:
+        CompanionError: none of the senders comes before the reader.
     """
     best: dict[str, float] = {}
     for head, z in zip(table["head"], table["z"], strict=True):
         best[head] = max(z, best.get(head, -np.inf))
     values = np.array(list(best.values()))
     known = [best[label(head)] for head in senders if label(head) in best]
+    if not known:
+        raise CompanionError("none of these heads comes before the reader")
     rng = np.random.default_rng(seed)
     null = np.array([rng.choice(values, len(known), replace=False).max() for _ in range(shuffles)])
     return float((1 + (null >= max(known)).sum()) / (1 + shuffles))

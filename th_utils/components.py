@@ -269,8 +269,9 @@ def agreement(
         order = -np.arange(len(size), dtype=float)
         by_order = float(rank_correlation(order, size))
         between = float(rank_correlation(order, scores))
-        free = np.sqrt((1 - by_order**2) * (1 - between**2))
-        partial = (test.value - by_order * between) / free
+        free = (1 - by_order**2) * (1 - between**2)
+        # an order that says everything of one of them leaves nothing to correlate
+        partial = (test.value - by_order * between) / np.sqrt(free) if free > 1e-12 else 0.0
         coincide = best in leading(m.effects)
         rows.append((label(m.sender), test.value, test.p, by_order, partial, best, coincide))
     effects = np.stack([ioi.pair_means(m.effects) for m in measured], axis=1)

@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from th_utils.attention import attention_to, direct_logit_attribution, inhibition_score, readout
+from th_utils.errors import CompanionError
 from th_utils.patching import direct_query, head_outputs
 from th_utils.progress import track
 from th_utils.runs import CleanRun, clean_run
