@@ -403,12 +403,15 @@ def test_share():
     text = components.share([one], Interval(0.72, 0.65, 0.81))
     assert text.startswith(components.panels([one]))
     assert "whole output: 80% in 7.9 (where they are 20% of the output's squared length" in text
-    assert "as what was removed do +0.010 in its place). Summed over the heads it is 72%" in text
+    assert (
+        "as what was removed change it by 0.010 in its place). Summed over the heads it is 72%"
+        in text
+    )
     assert "interval 65% to 81%" in text
     two = sender([0.1], [0.5], head=(8, 6), whole=1.0, picked=0.3, matched=-0.02, norm_share=0.6)
     text = components.share([one, two], Interval(0.4, 0.3, 0.5))
     assert "in its place), 30% in 8.6 (where they are 60% of" in text
-    assert "do -0.020 in its place). Summed over the heads it is 40%" in text
+    assert "removed change it by 0.020 in its place). Summed over the heads it is 40%" in text
 
 
 def test_draws():
