@@ -16,7 +16,6 @@ def panels(results: Results) -> Figure:
     figure, grid = new_figure(
         (WIDE, 3.6), rows=2, columns=len(heads), sharex=True, sharey="row", squeeze=False
     )
-    named = []
     for j, head in enumerate(heads):
         at = [n for n, h in enumerate(c["head"]) if h == head]
         k = np.array([c["component"][n] for n in at])
@@ -33,14 +32,19 @@ def panels(results: Results) -> Figure:
         bottom.bar(k, score, color=colours, width=0.85)
         bottom.axhline(m["random_level"], color="0.3", lw=0.8, ls="--")
         for axes, values in ((top, measured), (bottom, score)):
-            best = np.argsort(-values)[:2]
-            named.append((axes, k[best], values[best], [f"{head}.{n}" for n in k[best]]))
+            best = int(np.argmax(values))
+            axes.annotate(
+                f"{head}.{k[best]}",
+                (k[best], values[best]),
+                xytext=(5, -1),
+                textcoords="offset points",
+                va="bottom",
+                fontsize=8,
+            )
         top.set_title(f"inhibition head {head}")
         bottom.set_xlabel("component")
     grid[0, 0].set_ylabel("inhibition score\n(fall when removed)")
     grid[1, 0].set_ylabel(f"composition score\nwith query of {m['mover']}")
-    for axes, x, y, names in named:
-        label_points(axes, x, y, names)
     return figure
 
 
