@@ -1,0 +1,343 @@
+r"""Continue a forward pass from where an intervention changes it, for many interventions at once.
+
+A forward pass of a causal model is a table of layers by positions, and an intervention at layer l
+and position p changes nothing in the layers below l or at the positions before p. So one clean run
+keeps the residual stream, keys and values (`Trace`), and each intervention recomputes only what
+lies above and to the right of it: the keys and values of earlier positions come from the clean
+run, and in the last block only the position that is read out is carried through. Interventions
+that begin at the same place go through the blocks as one batch.
+
+Nothing is approximated: the logits are those of a full forward pass with the same change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from th_utils import transformer
+from th_utils.errors import CompanionError
+from th_utils.transformer import Block, Transformer
+
+Kind = Literal["Q", "K", "V"]
+Readout = Callable[[Float[Tensor, "*case prompt d_model"]], Float[Tensor, "*case prompt"]]
+
+MEMORY = 2**28  # bytes of activations per batch of interventions; larger is hardly faster
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a clean run leaves behind. Layer indices count blocks."""
+
+    tokens: Int[Tensor, "prompt pos"]
+    read: Int[Tensor, " prompt"]  # the position of each prompt that is read out
+    resid: Float[Tensor, "layer prompt pos d_model"]  # entering each block
+    mid: Float[Tensor, "layer prompt pos d_model"]  # the same plus the block's attention output
+    query: Float[Tensor, "layer prompt pos head d_head"]  # turned, where the model turns them
+    keys: Float[Tensor, "layer prompt pos kv_head d_head"]  # likewise
+    values: Float[Tensor, "layer prompt pos kv_head d_head"]
+    z: Float[Tensor, "layer prompt pos head d_head"]  # weighted values, before W_O
+    final: Float[Tensor, "prompt d_model"]  # leaving the last block at `read`
+
+    @property
+    def n_positions(self) -> int:
+        return self.tokens.shape[1]
+
+
+class Replay:
+    """Interventions in a known model, each recomputing no more than it changes.
+
+    `write`, `advance` and `read` are the three ways in: something added to what a block's
+    attention writes, another residual stream entering a block, and another residual stream seen
+    by one kind of input of its heads alone.
+    """
+
+    def __init__(self, model: Transformer) -> None:
+        self.model = model
+
+    @property
+    def n_layers(self) -> int:
+        return self.model.n_layers
+
+    @property
+    def n_heads(self) -> int:
+        return self.model.n_heads
+
+    def W_O(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
+        return self.model.blocks[layer].W_O
+
+    def logits(self, final: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
+        """Logits of what leaves the last block."""
+        logits = self.model.final_norm(final) @ self.model.W_U
+        return logits if self.model.b_U is None else logits + self.model.b_U
+
+    def logit_difference(
+        self, right: Int[Tensor, " prompt"], wrong: Int[Tensor, " prompt"]
+    ) -> Readout:
+        """A readout: logit of token `right` minus logit of token `wrong`, in nats."""
+        direction = (self.model.W_U[:, right] - self.model.W_U[:, wrong]).T
+        constant = 0.0 if self.model.b_U is None else self.model.b_U[right] - self.model.b_U[wrong]
+
+        def readout(final: Float[Tensor, "*case prompt d_model"]) -> Float[Tensor, "*case prompt"]:
+            return (self.model.final_norm(final) * direction).sum(-1) + constant
+
+        return readout
+
+    def trace(
+        self, tokens: Int[Tensor, "prompt pos"], *, read: Int[Tensor, " prompt"] | None = None
+    ) -> Trace:
+        """Run prompts and keep what replay needs.
+
+        Args:
+            tokens: prompts of equal length, or padded on the right.
+            read: the position of each prompt whose output is wanted; the last one when None.
+        """
+        check_tokens(tokens, read, self.model.W_E.shape[0], self.model.W_pos)
+        if read is None:
+            read = torch.full_like(tokens[:, 0], tokens.shape[1] - 1)
+        x, kept = transformer.embed(self.model, tokens), []
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        for block in self.model.blocks:
+            normed = block.norm_1(x)
+            q, k, v = (self._heads(block, name, normed, positions) for name in "QKV")
+            z = _attend(q, k, v, causal_mask(tokens.shape[1], tokens.shape[1], x.device))
+            mid = x + transformer.write_out(block, z)
+            kept.append((x, mid, q, k, v, z))
+            x = mid + transformer.mlp(self.model, block, x if self.model.parallel else mid)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        stacked = (torch.stack(parts) for parts in zip(*kept, strict=True))
+        return Trace(tokens, read, *stacked, final=x[rows, read])
+
+    def write(
+        self,
+        base: Trace,
+        layer: int,
+        delta: Float[Tensor, "case prompt changed d_model"],
+        first: int = 0,
+    ) -> Float[Tensor, "case prompt d_model"]:
+        """What leaves the last block when something is added to a block's attention output.
+
+        Args:
+            base: the clean run.
+            layer: the block.
+            delta: what is added, at `changed` consecutive positions beginning at `first`.
+            first: the first of these.
+
+        Returns:
+            The residual stream at `base.read`.
+        """
+        self._check(base, layer, delta, first)
+        block, changed = self.model.blocks[layer], slice(first, first + delta.shape[2])
+        if layer == self.n_layers - 1:  # only what changes at the position read can be seen
+            delta, seen = at_read(base, delta, first)
+            out = self._after_attention(block, pick(base.resid[layer], base.read),
+                                        pick(base.mid[layer], base.read), delta)
+            return torch.where(seen[:, None], out, base.final)
+        out = self._after_attention(block, base.resid[layer][:, changed],
+                                    base.mid[layer][:, changed], delta)
+        rest = base.resid[layer + 1][:, changed.stop :]
+        rest = rest.expand(len(delta), *rest.shape)
+        return self.advance(base, layer + 1, torch.cat([out, rest], dim=2), first)
+
+    def _after_attention(
+        self, block: Block, x: Tensor, mid: Tensor, delta: Tensor
+    ) -> Float[Tensor, "case prompt *pos d_model"]:
+        """What leaves a block whose attention output is changed."""
+        mid = mid + delta
+        return mid + transformer.mlp(self.model, block, x if self.model.parallel else mid)
+
+    def advance(
+        self,
+        base: Trace,
+        layer: int,
+        resid: Float[Tensor, "case prompt window d_model"],
+        first: int,
+    ) -> Float[Tensor, "case prompt d_model"]:
+        """What leaves the last block when another residual stream enters block `layer`.
+
+        Args:
+            base: the clean run, whose keys and values serve at the positions before `first`.
+            layer: the block that `resid` enters; the number of layers for none.
+            resid: the residual stream at the positions from `first` to the last.
+            first: the first position that differs from the clean run.
+
+        Returns:
+            The residual stream at `base.read`.
+        """
+        self._check(base, min(layer, self.n_layers - 1), resid, first)
+        if first + resid.shape[2] != base.n_positions:
+            raise CompanionError(
+                f"resid has {resid.shape[2]} positions from {first} on, expected "
+                f"{base.n_positions - first}: all to the end of the prompt"
+            )
+        if layer == self.n_layers:
+            out, seen = at_read(base, resid, first)
+            return torch.where(seen[:, None], out, base.final)
+        x = resid
+        positions = torch.arange(first, base.n_positions, device=x.device)
+        mask = causal_mask(len(positions), base.n_positions, x.device)
+        for at in range(layer, self.n_layers):
+            block = self.model.blocks[at]
+            normed = block.norm_1(x)
+            k, v = (self._heads(block, name, normed, positions) for name in "KV")
+            k, v = _joined(base.keys[at][:, :first], k), _joined(base.values[at][:, :first], v)
+            if at == self.n_layers - 1:
+                # the other positions of the last block are never read: their keys and values do
+                x, seen = at_read(base, x, first)
+                normed, _ = at_read(base, normed, first)
+                x, normed = x[:, :, None], normed[:, :, None]
+                visible = torch.arange(base.n_positions, device=x.device) <= base.read[:, None]
+                mask, positions = visible[None, :, None, None], base.read[:, None]
+            q = self._heads(block, "Q", normed, positions)
+            mid = x + transformer.write_out(block, _attend(q, k, v, mask))
+            x = mid + transformer.mlp(self.model, block, x if self.model.parallel else mid)
+        return torch.where(seen[:, None], x[:, :, 0], base.final)
+
+    def read(
+        self,
+        base: Trace,
+        layer: int,
+        kind: Kind,
+        delta: Float[Tensor, "case prompt pos d_model"],
+    ) -> Float[Tensor, "case prompt pos head d_head"]:
+        """Weighted values of each head when its own queries, keys or values see another residual.
+
+        Every query head reads by itself: where heads share keys and values, each is given a copy
+        of its own of what changes.
+
+        Args:
+            base: the clean run.
+            layer: the block of the readers.
+            kind: which of their inputs sees the change.
+            delta: what is added to the residual stream in front of that input, at all positions.
+        """
+        self._check(base, layer, delta, 0)
+        block, positions = self.model.blocks[layer], torch.arange(base.n_positions)
+        positions = positions.to(delta.device)
+        normed = block.norm_1(base.resid[layer] + delta)
+        moved = self._heads(block, kind, normed, positions)
+        parts = {"Q": base.query[layer], "K": base.keys[layer], "V": base.values[layer]}
+        parts = {name: part.expand(len(delta), *part.shape) for name, part in parts.items()}
+        parts[kind] = moved
+        mask = causal_mask(base.n_positions, base.n_positions, delta.device)
+        return _attend(parts["Q"], parts["K"], parts["V"], mask)
+
+    def _heads(
+        self, block: Block, name: str, normed: Tensor, positions: Tensor
+    ) -> Float[Tensor, "*batch pos head d_head"]:
+        x = transformer.project(normed, getattr(block, f"W_{name}"), getattr(block, f"b_{name}"))
+        return x if name == "V" else transformer.rotated(self.model, x, positions)
+
+    def chunks(self, base: Trace, cases: int, window: int, memory: int) -> Iterator[slice]:
+        """Split interventions so that the activations of one batch fit into `memory` bytes."""
+        model = self.model
+        wide = (3 if model.blocks[0].W_gate is not None else 2) * model.d_mlp
+        attention = 3 * model.n_heads * (model.d_head + base.n_positions)
+        each = len(base.tokens) * window * (wide + 6 * model.d_model + attention)
+        each *= base.resid.element_size()
+        if memory < each:
+            raise CompanionError(
+                f"memory = {memory} bytes is too little: one intervention on {len(base.tokens)} "
+                f"prompts needs {each}"
+            )
+        size = memory // each
+        yield from (slice(start, min(start + size, cases)) for start in range(0, cases, size))
+
+    def _check(self, base: Trace, layer: int, change: Tensor, first: int) -> None:
+        check_change(self.n_layers, base, layer, change, first)
+
+
+def check_tokens(
+    tokens: Tensor, read: Tensor | None, d_vocab: int, W_pos: Tensor | None = None
+) -> None:
+    """Raise a CompanionError unless prompts can be run and read where it is said."""
+    if tokens.ndim != 2 or 0 in tokens.shape:
+        raise CompanionError(
+            f"tokens has shape {tuple(tokens.shape)}, expected (prompt, pos), neither empty"
+        )
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= d_vocab:
+        raise CompanionError(f"tokens run from {low} to {high}, expected 0 to {d_vocab - 1}")
+    if W_pos is not None and tokens.shape[1] > len(W_pos):
+        raise CompanionError(
+            f"tokens has shape {tuple(tokens.shape)}: this model takes {len(W_pos)} positions"
+        )
+    if read is not None:
+        if tuple(read.shape) != (len(tokens),):
+            raise CompanionError(
+                f"read has shape {tuple(read.shape)}, expected ({len(tokens)},): one position "
+                "for each prompt"
+            )
+        low, high = int(read.min()), int(read.max())
+        if low < 0 or high >= tokens.shape[1]:
+            raise CompanionError(
+                f"read runs from {low} to {high}, expected 0 to {tokens.shape[1] - 1}"
+            )
+
+
+def check_change(n_layers: int, base: Any, layer: int, change: Tensor, first: int) -> None:
+    """Raise a CompanionError unless a change fits the clean run that it is made in."""
+    prompts, positions = base.tokens.shape
+    d_model = base.final.shape[-1]
+    if not 0 <= layer < n_layers:
+        raise CompanionError(f"layer {layer} is out of range: expected 0 to {n_layers - 1}")
+    if change.ndim != 4 or change.shape[1] != prompts or change.shape[3] != d_model:
+        raise CompanionError(
+            f"the change has shape {tuple(change.shape)}, expected (case, {prompts}, positions, "
+            f"{d_model})"
+        )
+    if 0 in change.shape:
+        raise CompanionError(f"the change has shape {tuple(change.shape)}: nothing to do")
+    if first < 0 or first + change.shape[2] > positions:
+        raise CompanionError(
+            f"positions {first} to {first + change.shape[2] - 1} are out of range: expected 0 to "
+            f"{positions - 1}"
+        )
+    if change.dtype != base.final.dtype or change.device != base.final.device:
+        raise CompanionError(
+            f"the change is {change.dtype} on {change.device}, the clean run {base.final.dtype} "
+            f"on {base.final.device}"
+        )
+
+
+def causal_mask(queries: int, keys: int, device: Any) -> Tensor:
+    """True where one of the last `queries` positions may look, of `keys` in all."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def pick(x: Float[Tensor, "prompt pos d_model"], at: Int[Tensor, " prompt"]) -> Tensor:
+    """One position of each prompt."""
+    return x[torch.arange(len(x), device=x.device), at]
+
+
+def at_read(
+    base: Any, x: Float[Tensor, "case prompt window d_model"], first: int
+) -> tuple[Float[Tensor, "case prompt d_model"], Tensor]:
+    """The position read of each prompt, in a window that begins at `first`; and if it is in it."""
+    where = base.read - first
+    seen = (where >= 0) & (where < x.shape[2])
+    index = where.clamp(0, x.shape[2] - 1)[None, :, None, None]
+    return x.gather(2, index.expand(len(x), -1, 1, x.shape[-1]))[:, :, 0], seen
+
+
+def _joined(past: Tensor, new: Tensor) -> Tensor:
+    """Keys or values of the clean run in front of those of each case."""
+    if past.shape[1] == 0:
+        return new
+    return torch.cat([past.expand(len(new), *past.shape), new], dim=2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Weighted values; the leading axes (case, prompt) are flattened for the fused kernel."""
+    lead, group = q.shape[:-3], q.shape[-2] // k.shape[-2]
+    q, k, v = (x.flatten(0, -4).transpose(1, 2) for x in (q, k, v))
+    if mask.ndim > 2:  # (case, prompt, head, query, key), broadcast over cases
+        mask = mask.expand(*lead, *mask.shape[-3:]).flatten(0, -4)
+    z = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=group > 1)
+    return z.transpose(1, 2).unflatten(0, lead)

@@ -1,0 +1,174 @@
+r"""Activation patching and path patching of everything at once.
+
+Two runs on prompts of the same shape: the *base* run is what the model is run on, and into it go
+activations of the *source* run. (TransformerLens calls them corrupted and clean.) The results are
+exactly those of one forward pass per intervention; `th_utils.replay` says how the passes are
+spared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from th_utils.errors import CompanionError
+from th_utils.progress import track
+from th_utils.replay import MEMORY, Kind, Readout, Trace
+
+Site = Literal["z", "attn_out", "resid_pre"]
+
+
+@torch.no_grad()
+def activation_patching(
+    engine: Any,
+    base: Trace,
+    source: Trace,
+    readout: Readout,
+    *,
+    site: Site = "z",
+    memory: int = MEMORY,
+) -> Float[Tensor, "layer pos head prompt"] | Float[Tensor, "layer pos prompt"]:
+    """The readout after each single activation of the base run is replaced by the source's.
+
+    Meng et al. (2022) patch residual streams so, Wang et al. (2022) the outputs of heads.
+
+    Args:
+        engine: `th_utils.engine.of(bridge)`.
+        base: run to patch into (``engine.trace(tokens)``).
+        source: run to take activations from.
+        readout: a number per prompt, such as ``engine.logit_difference(right, wrong)``.
+        site: "z", each head's output at each position; "attn_out", that of all heads of a layer
+            together; or "resid_pre", the residual stream entering a block.
+        memory: bytes that the activations of one batch of interventions may take.
+
+    Returns:
+        Values of the readout, not differences. The axis `head` is there for "z" only.
+    """
+    check_pair(base, source)
+    if site not in ("z", "attn_out", "resid_pre"):
+        raise CompanionError(f"site {site!r} is unknown: 'z', 'attn_out' or 'resid_pre'")
+    layers, positions = engine.n_layers, base.n_positions
+    clean = readout(base.final)
+    values = clean.expand(layers, positions, engine.n_heads if site == "z" else 1, -1).clone()
+    differs = _first_difference(base, source)
+    cells = [(layer, at) for layer in range(layers) for at in range(differs, positions)]
+    for layer, at in track(cells, "activation patching"):
+        here = slice(at, at + 1)
+        if site == "resid_pre":
+            resid = torch.cat([source.resid[layer][:, here], base.resid[layer][:, at + 1 :]], dim=1)
+            finals = [engine.advance(base, layer, resid[None], at)]
+        else:
+            change = source.z[layer][:, here] - base.z[layer][:, here]
+            delta = torch.einsum("nphe,hed->hnpd", change, engine.W_O(layer))
+            delta = delta if site == "z" else delta.sum(0, keepdim=True)
+            window = positions - at
+            finals = [
+                engine.write(base, layer, delta[part], at)
+                for part in engine.chunks(base, len(delta), window, memory)
+            ]
+        values[layer, at] = readout(torch.cat(finals))
+    return values if site == "z" else values[:, :, 0]
+
+
+@torch.no_grad()
+def path_patching(
+    engine: Any,
+    base: Trace,
+    source: Trace,
+    readout: Readout,
+    kind: Kind,
+    *,
+    readers: Sequence[tuple[int, int]] | None = None,
+    memory: int = MEMORY,
+) -> Float[Tensor, "layer head reader_layer reader_head prompt"]:
+    """The readout when one head's output reaches one later head's Q, K or V from the source run.
+
+    The direct path only (Wang et al. 2022, section 3.1): what the sender writes in the source run
+    replaces, at every position, what it writes in the base run, in front of that one input of that
+    one reader; every other reader sees the base run. What the reader then does differently goes on
+    through the rest of the model, all of it recomputed. Heads that share keys and values each read
+    a copy of their own.
+
+    Args:
+        engine: `th_utils.engine.of(bridge)`.
+        base: run to patch into.
+        source: run from which the sender's output is taken.
+        readout: a number per prompt.
+        kind: the reader's input: "Q", "K" or "V".
+        readers: (layer, head) pairs; all of the model when None.
+        memory: bytes that the activations of one batch of interventions may take.
+
+    Returns:
+        Values of the readout, NaN for readers that are not in a later layer or not asked for.
+    """
+    check_pair(base, source)
+    if kind not in ("Q", "K", "V"):
+        raise CompanionError(f"kind {kind!r} is unknown: 'Q', 'K' or 'V'")
+    layers, heads = engine.n_layers, engine.n_heads
+    wanted = readers
+    if wanted is None:
+        wanted = [(layer, head) for layer in range(1, layers) for head in range(heads)]
+    for layer, head in wanted:
+        if not (0 <= layer < layers and 0 <= head < heads):
+            raise CompanionError(
+                f"reader ({layer}, {head}) is out of range: expected layers 0 to {layers - 1} and "
+                f"heads 0 to {heads - 1}"
+            )
+    values = base.final.new_full((layers, heads, layers, heads, len(base.tokens)), math.nan)
+    first = min(_first_difference(base, source), base.n_positions - 1)
+    writes = _differences(engine, base, source)
+    of_layer = {layer: [h for at, h in wanted if at == layer] for layer, _ in wanted if layer > 0}
+    for layer in track(sorted(of_layer), f"path patching, {kind}, by reader layer"):
+        senders = writes[:layer].flatten(0, 1)
+        found = senders.new_empty(len(senders), len(of_layer[layer]), len(base.tokens))
+        W_O = engine.W_O(layer)
+        for part in engine.chunks(base, len(senders), base.n_positions - first, memory):
+            moved = engine.read(base, layer, kind, senders[part])[:, :, first:]
+            moved -= base.z[layer][:, first:]
+            for i, head in enumerate(of_layer[layer]):
+                delta = moved[:, :, :, head] @ W_O[head]
+                found[part, i] = readout(engine.write(base, layer, delta, first))
+        at = torch.tensor(of_layer[layer], device=values.device)
+        values[:layer, :, layer].index_copy_(2, at, found.unflatten(0, (layer, heads)))
+    return values
+
+
+def _differences(
+    engine: Any, base: Trace, source: Trace
+) -> Float[Tensor, "layer head prompt pos d_model"]:
+    """What each head writes in the source run minus what it writes in the base run."""
+    change = source.z - base.z
+    return torch.stack(
+        [
+            torch.einsum("nphe,hed->hnpd", change[layer], engine.W_O(layer))
+            for layer in range(engine.n_layers - 1)
+        ]
+    )
+
+
+def _first_difference(base: Trace, source: Trace) -> int:
+    """The first position at which the prompts differ: before it both runs are the same."""
+    differs = (base.tokens != source.tokens).any(dim=0)
+    same = differs.long().cumsum(0) == 0
+    return int(same.sum())
+
+
+def check_pair(base: Any, source: Any) -> None:
+    """Raise a CompanionError unless two runs can be patched into one another."""
+    if base.tokens.shape != source.tokens.shape:
+        raise CompanionError(
+            f"source has tokens of shape {tuple(source.tokens.shape)}, expected "
+            f"{tuple(base.tokens.shape)} as in base"
+        )
+    if base.z.shape != source.z.shape or base.z.dtype != source.z.dtype:
+        raise CompanionError(
+            f"source has z {tuple(source.z.shape)} {source.z.dtype}, expected "
+            f"{tuple(base.z.shape)} {base.z.dtype} as in base: two runs of one model"
+        )
+    if base.z.device != source.z.device:
+        raise CompanionError(f"source is on {source.z.device}, base on {base.z.device}")

@@ -1,0 +1,173 @@
+"""A causal transformer as plain tensors: what the replay kernels compute with.
+
+Three families are known: GPT-2 (LayerNorm, learned positions), GPT-NeoX (LayerNorm, rotary on a
+part of each head, attention and MLP side by side) and Llama (RMSNorm, rotary, gated MLP, grouped
+keys and values). `th_utils.engine` makes this value from a `TransformerBridge`.
+
+All arithmetic is in the dtype of the weights; a model in float64 gives float64 results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from th_utils.weights import Rotary
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "silu": functional.silu,
+    "relu": functional.relu,
+}
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm or RMSNorm; in compatibility mode gain and bias are folded away and None here."""
+
+    eps: float
+    rms: bool
+    gain: Float[Tensor, " d_model"] | None = None
+    bias: Float[Tensor, " d_model"] | None = None
+
+    def __call__(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        if self.rms:
+            return functional.rms_norm(x, x.shape[-1:], self.gain, self.eps)
+        return functional.layer_norm(x, x.shape[-1:], self.gain, self.bias, self.eps)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer. Biases may be None; `W_gate` is None unless the MLP is gated."""
+
+    norm_1: Norm
+    W_Q: Float[Tensor, "head d_model d_head"]
+    W_K: Float[Tensor, "kv_head d_model d_head"]
+    W_V: Float[Tensor, "kv_head d_model d_head"]
+    W_O: Float[Tensor, "head d_head d_model"]
+    b_Q: Float[Tensor, "head d_head"] | None
+    b_K: Float[Tensor, "kv_head d_head"] | None
+    b_V: Float[Tensor, "kv_head d_head"] | None
+    b_O: Float[Tensor, " d_model"] | None
+    norm_2: Norm
+    W_in: Float[Tensor, "d_model d_mlp"]
+    b_in: Float[Tensor, " d_mlp"] | None
+    W_gate: Float[Tensor, "d_model d_mlp"] | None
+    b_gate: Float[Tensor, " d_mlp"] | None
+    W_out: Float[Tensor, "d_mlp d_model"]
+    b_out: Float[Tensor, " d_model"] | None
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """All weights of a model, and the few settings that its forward pass needs."""
+
+    W_E: Float[Tensor, "d_vocab d_model"]
+    W_pos: Float[Tensor, "n_ctx d_model"] | None
+    blocks: tuple[Block, ...]
+    final_norm: Norm
+    W_U: Float[Tensor, "d_model d_vocab"]
+    b_U: Float[Tensor, " d_vocab"] | None
+    rotary: Rotary | None
+    parallel: bool  # attention and MLP read the same residual, as in GPT-NeoX
+    activation: str
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def n_heads(self) -> int:
+        return self.blocks[0].W_Q.shape[0]
+
+    @property
+    def n_kv_heads(self) -> int:
+        return self.blocks[0].W_K.shape[0]
+
+    @property
+    def group(self) -> int:
+        """Query heads per key/value head."""
+        return self.n_heads // self.n_kv_heads
+
+    @property
+    def d_model(self) -> int:
+        return self.W_E.shape[1]
+
+    @property
+    def d_head(self) -> int:
+        return self.blocks[0].W_Q.shape[2]
+
+    @property
+    def d_mlp(self) -> int:
+        return self.blocks[0].W_in.shape[1]
+
+
+def embed(
+    model: Transformer, tokens: Int[Tensor, "prompt pos"]
+) -> Float[Tensor, "prompt pos d_model"]:
+    """The residual stream that enters the first block."""
+    x = model.W_E[tokens]
+    return x if model.W_pos is None else x + model.W_pos[: tokens.shape[1]]
+
+
+def project(
+    x: Float[Tensor, "*batch d_model"],
+    W: Float[Tensor, "head d_model d_head"],
+    b: Float[Tensor, "head d_head"] | None,
+) -> Float[Tensor, "*batch head d_head"]:
+    """Queries, keys or values of all heads, as one matrix product."""
+    heads, d_model, d_head = W.shape
+    joined = W.permute(1, 0, 2).reshape(d_model, heads * d_head)  # a view for bridged weights
+    flat = x.reshape(-1, d_model)
+    out = flat @ joined if b is None else torch.addmm(b.reshape(-1), flat, joined)
+    return out.view(*x.shape[:-1], heads, d_head)
+
+
+def write_out(
+    block: Block, z: Float[Tensor, "*batch head d_head"]
+) -> Float[Tensor, "*batch d_model"]:
+    """What the attention of a block adds to the residual stream, its bias included."""
+    flat, W_O = z.reshape(-1, block.W_O.shape[0] * block.W_O.shape[1]), block.W_O.flatten(0, 1)
+    out = flat @ W_O if block.b_O is None else torch.addmm(block.b_O, flat, W_O)
+    return out.view(*z.shape[:-2], -1)
+
+
+def mlp(
+    model: Transformer, block: Block, x: Float[Tensor, "*batch d_model"]
+) -> Float[Tensor, "*batch d_model"]:
+    """What the MLP of a block adds to the residual stream, given its input `x` before the norm."""
+
+    def linear(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+        return x @ W if b is None else torch.addmm(b, x, W)
+
+    flat = block.norm_2(x).reshape(-1, x.shape[-1])
+    act = ACTIVATIONS[model.activation]
+    hidden = linear(flat, block.W_in, block.b_in)
+    if block.W_gate is None:
+        hidden = act(hidden)
+    else:
+        hidden = act(linear(flat, block.W_gate, block.b_gate)).mul_(hidden)
+    return linear(hidden, block.W_out, block.b_out).view_as(x)
+
+
+def rotated(
+    model: Transformer,
+    x: Float[Tensor, "*batch pos head d_head"],
+    positions: Int[Tensor, "*#batch pos"],
+) -> Float[Tensor, "*batch pos head d_head"]:
+    """Queries or keys turned by the rotary embedding of their positions (see `Rotary`)."""
+    if model.rotary is None:
+        return x
+    half = model.rotary.dims // 2
+    power = torch.arange(half, dtype=torch.float64, device=x.device) * (-2 / model.rotary.dims)
+    angle = positions[..., None].double() * torch.pow(model.rotary.base, power)
+    cos, sin = angle.cos().to(x.dtype)[..., None, :], angle.sin().to(x.dtype)[..., None, :]
+    first, second = x[..., :half], x[..., half : 2 * half]
+    turned = (first * cos - second * sin, second * cos + first * sin, x[..., 2 * half :])
+    return torch.cat(turned, dim=-1)
