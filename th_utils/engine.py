@@ -79,7 +79,9 @@ def _obstacle(bridge: Any) -> str | None:
         return "its queries and keys are normalised"
     if max(getattr(cfg, "attn_scores_soft_cap", 0), getattr(cfg, "output_logits_soft_cap", 0)) > 0:
         return "its attention scores or logits are capped"
-    if getattr(cfg, "window_size", None) or "sliding_attention" in (config.get("layer_types") or ()):
+    if getattr(cfg, "window_size", None) or "sliding_attention" in (
+        config.get("layer_types") or ()
+    ):
         return "some of its layers attend to a window only"
     if getattr(cfg, "num_experts", None):
         return "its MLPs are mixtures of experts"

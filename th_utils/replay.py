@@ -28,7 +28,7 @@ from th_utils.transformer import Block, Transformer
 Kind = Literal["Q", "K", "V"]
 Readout = Callable[[Float[Tensor, "*case prompt d_model"]], Float[Tensor, "*case prompt"]]
 
-MEMORY = 2**28  # bytes of activations per batch of interventions; larger is hardly faster
+MEMORY = 2**26  # bytes of activations in one batch; more only costs fresh pages
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,13 @@ class Replay:
         block, changed = self.model.blocks[layer], slice(first, first + delta.shape[2])
         if layer == self.n_layers - 1:  # only what changes at the position read can be seen
             delta, seen = at_read(base, delta, first)
-            out = self._after_attention(block, pick(base.resid[layer], base.read),
-                                        pick(base.mid[layer], base.read), delta)
+            out = self._after_attention(
+                block, pick(base.resid[layer], base.read), pick(base.mid[layer], base.read), delta
+            )
             return torch.where(seen[:, None], out, base.final)
-        out = self._after_attention(block, base.resid[layer][:, changed],
-                                    base.mid[layer][:, changed], delta)
+        out = self._after_attention(
+            block, base.resid[layer][:, changed], base.mid[layer][:, changed], delta
+        )
         rest = base.resid[layer + 1][:, changed.stop :]
         rest = rest.expand(len(delta), *rest.shape)
         return self.advance(base, layer + 1, torch.cat([out, rest], dim=2), first)

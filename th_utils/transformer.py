@@ -9,6 +9,7 @@ All arithmetic is in the dtype of the weights; a model in float64 gives float64 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,13 +20,34 @@ from torch.nn import functional
 
 from th_utils.weights import Rotary
 
+
+def gelu_tanh(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """GELU with the hyperbolic tangent that GPT-2 uses (Hendrycks and Gimpel 2016, section 2).
+
+    On the CPU torch's own kernel takes three times as long as the same function written with the
+    logistic function, ``(1 + tanh u) / 2 = 1 / (1 + exp(-2 u))``; its gradient is torch's.
+
+    >>> x = torch.linspace(-6, 6, 99)
+    >>> with torch.no_grad():
+    ...     found = gelu_tanh(x)
+    >>> torch.allclose(found, functional.gelu(x, approximate="tanh"), atol=1e-6)
+    True
+    """
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return functional.gelu(x, approximate="tanh")
+    scale = 2 * math.sqrt(2 / math.pi)
+    inner = x * x
+    return inner.mul_(0.044715 * scale).add_(scale).mul_(x).sigmoid_().mul_(x)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
-    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
     "silu": functional.silu,
     "relu": functional.relu,
 }
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -152,7 +174,7 @@ def mlp(
     if block.W_gate is None:
         hidden = act(hidden)
     else:
-        hidden = act(linear(flat, block.W_gate, block.b_gate)).mul_(hidden)
+        hidden = act(linear(flat, block.W_gate, block.b_gate)) * hidden
     return linear(hidden, block.W_out, block.b_out).view_as(x)
 
 
