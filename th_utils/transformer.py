@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from th_utils.errors import CompanionError
 from th_utils.weights import Rotary
 
 
@@ -193,3 +195,85 @@ def rotated(
     first, second = x[..., :half], x[..., half : 2 * half]
     turned = (first * cos - second * sin, second * cos + first * sin, x[..., 2 * half :])
     return torch.cat(turned, dim=-1)
+
+
+Family = Literal["gpt2", "neox", "llama"]
+
+
+def random_transformer(
+    family: Family = "gpt2",
+    *,
+    layers: int = 2,
+    heads: int = 2,
+    kv_heads: int | None = None,
+    d_model: int = 16,
+    d_head: int | None = None,
+    d_mlp: int | None = None,
+    d_vocab: int = 50,
+    n_ctx: int = 32,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Transformer:
+    """A transformer with Gaussian weights, for examples, tests and timings.
+
+    Args:
+        family: whose parts it is made of; grouped keys and values for "llama" only.
+        layers, heads, kv_heads, d_model, d_head, d_mlp, d_vocab, n_ctx: the shape; `d_head` is
+            d_model / heads and `d_mlp` four times d_model where they are not said.
+        seed: of the weights.
+        dtype: of the weights.
+
+    >>> random_transformer("llama", heads=4, kv_heads=2).group
+    2
+    """
+    if family not in ("gpt2", "neox", "llama"):
+        raise CompanionError(f"family {family!r} is unknown: 'gpt2', 'neox' or 'llama'")
+    if kv_heads is not None and (family != "llama" or heads % kv_heads):
+        raise CompanionError(
+            f"kv_heads = {kv_heads} does not fit {heads} heads of a {family} model"
+        )
+    llama, kv_heads = family == "llama", kv_heads or heads
+    d_head, d_mlp = d_head or d_model // heads, d_mlp or 4 * d_model
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int, fan_in: int = 1) -> Tensor:
+        drawn = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return (drawn / math.sqrt(fan_in)).to(dtype)
+
+    def bias(*shape: int) -> Tensor | None:
+        return None if llama else 0.2 * draw(*shape)
+
+    norm = Norm(eps=1e-5, rms=llama)
+
+    def block() -> Block:
+        return Block(
+            norm_1=norm,
+            W_Q=draw(heads, d_model, d_head, fan_in=d_model),
+            W_K=draw(kv_heads, d_model, d_head, fan_in=d_model),
+            W_V=draw(kv_heads, d_model, d_head, fan_in=d_model),
+            W_O=draw(heads, d_head, d_model, fan_in=heads * d_head),
+            b_Q=bias(heads, d_head),
+            b_K=bias(kv_heads, d_head),
+            b_V=bias(kv_heads, d_head),
+            b_O=bias(d_model),
+            norm_2=norm,
+            W_in=draw(d_model, d_mlp, fan_in=d_model),
+            b_in=bias(d_mlp),
+            W_gate=draw(d_model, d_mlp, fan_in=d_model) if llama else None,
+            b_gate=None,
+            W_out=draw(d_mlp, d_model, fan_in=d_mlp),
+            b_out=bias(d_model),
+        )
+
+    share = {"gpt2": 0, "neox": 4, "llama": 1}[family]  # NeoX turns a quarter of each head
+    return Transformer(
+        W_E=draw(d_vocab, d_model),
+        W_pos=draw(n_ctx, d_model) if family == "gpt2" else None,
+        blocks=tuple(block() for _ in range(layers)),
+        final_norm=norm,
+        W_U=draw(d_model, d_vocab, fan_in=d_model),
+        b_U=bias(d_vocab),
+        rotary=Rotary(base=10000.0, dims=d_head // share // 2 * 2) if share else None,
+        parallel=family == "neox",
+        activation={"gpt2": "gelu_new", "neox": "gelu", "llama": "silu"}[family],
+    )
