@@ -61,7 +61,8 @@ def finite(**tensors: Any) -> None:
 
     >>> finite(S=torch.tensor([1.0, float("nan")]))
     Traceback (most recent call last):
-    th_utils.errors.CompanionError: S of shape (2,) holds 1 NaN or infinite value, expected none
+    th_utils.errors.CompanionError: S contains NaN or infinite values: 1 of 2, shape \
+(2,), expected none
     """
     for name, tensor in tensors.items():
         _tensor(name, tensor)
@@ -80,10 +81,9 @@ def finite(**tensors: Any) -> None:
     for name, tensor in valued.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
-            values = "value" if bad == 1 else "values"
             raise CompanionError(
-                f"{name} of shape {tuple(tensor.shape)} holds {bad} NaN or infinite {values}, "
-                "expected none"
+                f"{name} contains NaN or infinite values: {bad} of {tensor.numel()}, shape "
+                f"{tuple(tensor.shape)}, expected none"
             )
 
 

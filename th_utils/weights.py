@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,40 +29,9 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from th_utils import checks
 from th_utils.errors import CompanionError
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """Rotary position embedding in the half-split layout of Hugging Face's Llama and GPT-NeoX.
-
-    The first `dims` coordinates of a query or key are turned, coordinate ``i`` with
-    ``i + dims/2``, by the angle ``position * base ** (-2 i / dims)``; the rest stays as it is.
-    """
-
-    base: float
-    dims: int
-
-    def rotation(
-        self, offset: int, d_head: int, *, dtype: torch.dtype = torch.float32, device: Any = None
-    ) -> Float[Tensor, "d_head d_head"]:
-        """The matrix R with ``score = (q @ R) . k`` for a query `offset` positions after the key.
-
-        Positions i (query) and j (key) enter a score only through i - j, so one matrix serves
-        every pair of positions that far apart.
-
-        >>> Rotary(base=10000.0, dims=4).rotation(0, 6).equal(torch.eye(6))
-        True
-        """
-        half = self.dims // 2
-        power = -torch.arange(half, dtype=torch.float64) * 2 / self.dims
-        angle = offset * torch.tensor(self.base, dtype=torch.float64) ** power
-        turn = torch.eye(d_head, dtype=torch.float64)
-        i = torch.arange(half)
-        turn[i, i] = turn[i + half, i + half] = torch.cos(angle)
-        turn[i, i + half] = torch.sin(angle)
-        turn[i + half, i] = -torch.sin(angle)
-        return turn.to(dtype=dtype, device=device)
+from th_utils.rotary import Rotary, rotary_of
 
 
 @dataclass(frozen=True)
@@ -78,24 +48,37 @@ class AttentionWeights:
     rotary: Rotary | None = None
 
     def __post_init__(self) -> None:
-        layers, heads, d_model, d_head = self.W_Q.shape
+        four = {name: getattr(self, name) for name in ("W_Q", "W_K", "W_V", "W_O")}
+        checks.shape("W_Q", self.W_Q, 4, "layer, head, d_model, d_head")
+        checks.shape("W_K", self.W_K, 4, "layer, kv_head, d_model, d_head")
+        layers, heads, d_model, d_head = found = tuple(self.W_Q.shape)
         kv_heads = self.W_K.shape[1]
-        expected = {
-            "W_K": (self.W_K, (layers, kv_heads, d_model, d_head)),
-            "W_V": (self.W_V, (layers, kv_heads, d_model, d_head)),
-            "W_O": (self.W_O, (layers, heads, d_head, d_model)),
-        }
-        for name, (matrix, shape) in expected.items():
-            if tuple(matrix.shape) != shape:
-                raise CompanionError(
-                    f"{name} has shape {tuple(matrix.shape)}, expected {shape} beside W_Q "
-                    f"{tuple(self.W_Q.shape)}"
-                )
+        beside = f"beside W_Q {found}"
+        checks.shape("W_K", self.W_K, (layers, None, d_model, d_head), beside)
+        checks.shape("W_V", self.W_V, (layers, kv_heads, d_model, d_head), f"{beside} and W_K")
+        checks.shape("W_O", self.W_O, (layers, heads, d_head, d_model), beside)
+        for name, matrix in four.items():
+            checks.not_empty(name, matrix)
         if heads % kv_heads:
-            raise CompanionError(f"{heads} query heads do not share {kv_heads} key/value heads")
-        for name in ("W_Q", "W_K", "W_V", "W_O"):
-            if not torch.isfinite(getattr(self, name)).all():
-                raise CompanionError(f"{name} contains NaN or infinite values: checkpoint damaged?")
+            raise CompanionError(
+                f"{heads} query heads do not share {kv_heads} key/value heads: W_Q {found}, W_K "
+                f"{tuple(self.W_K.shape)}, expected a whole number of query heads to each"
+            )
+        if d_head > d_model:
+            raise CompanionError(
+                f"W_Q of shape {found} has d_head {d_head} larger than d_model {d_model}, expected "
+                "at most that"
+            )
+        if self.rotary is not None and self.rotary.dims > d_head:
+            raise CompanionError(
+                f"rotary turns {self.rotary.dims} coordinates of W_Q {found}, expected at most "
+                f"d_head {d_head}"
+            )
+        checks.alike(**four)
+        try:
+            checks.finite(**four)
+        except CompanionError as error:
+            raise CompanionError(f"{error}: checkpoint damaged?") from error
 
     @property
     def n_layers(self) -> int:
@@ -145,11 +128,48 @@ def fold(
 
 
 def from_bridge(bridge: Any) -> AttentionWeights:
-    """Attention weights of a `TransformerBridge` in compatibility mode (already folded)."""
+    """Attention weights of a `TransformerBridge` in compatibility mode (already folded).
+
+    Raises:
+        CompanionError: the attention of this model is not said by four matrices per head and a
+            rotary embedding of one kind; see `unlike`.
+    """
+    reason = unlike(bridge)
+    if reason:
+        raise CompanionError(f"attention of this model is not supported: {reason}")
     return AttentionWeights(
         *(getattr(bridge, name).detach() for name in ("W_Q", "W_K", "W_V", "W_O")),
         rotary=rotary_of(bridge.original_model.config.to_dict()),
     )
+
+
+_NORMED = re.compile(r"(^|[._])(q|k|qk|query|key)_?(norm|layer_?norm|ln)(\.|$)")
+
+
+def unlike(bridge: Any) -> str | None:
+    """What about a bridge's attention its four matrices per head do not say, None if nothing.
+
+    Positions that `rotary_of` refuses raise there. Here it is found in the model itself, not by
+    its name: norms of queries or keys (Qwen 3), rotary embeddings of neighbouring coordinates
+    (GPT-J) and those that the config does not mention.
+    """
+    model = bridge.original_model
+    for name, _ in model.named_modules():
+        if _NORMED.search(name.replace("._original_component", "")):
+            return f"it normalises queries or keys ({name})"
+    code = sys.modules.get(type(model).__module__)
+    if hasattr(code, "rotate_every_two"):
+        return "its rotary embedding turns neighbouring coordinates, not halves"
+    if hasattr(code, "rotate_half"):
+        turned = code.rotate_half(torch.arange(4.0)).tolist()
+        if turned != [-2.0, -3.0, 0.0, 1.0]:
+            return "its rotary embedding turns neighbouring coordinates, not halves"
+    kind = getattr(getattr(bridge, "cfg", None), "positional_embedding_type", None)
+    if kind == "alibi":
+        return "it has linear biases (ALiBi)"
+    if kind == "rotary" and rotary_of(model.config.to_dict()) is None:
+        return "its config does not say the base of its rotary embedding"
+    return None
 
 
 def from_checkpoint(
@@ -255,30 +275,6 @@ def safetensors_files(path: Path) -> list[Path]:
     if not files:
         raise CompanionError(f"{path} holds no .safetensors file")
     return files
-
-
-_COMMON_BASE = ("gpt_neox", "llama", "mistral")
-
-
-def rotary_of(config: Mapping[str, Any]) -> Rotary | None:
-    """Rotary embedding said by a Hugging Face config, None for models without (GPT-2).
-
-    Raises:
-        CompanionError: for rescaled frequencies (Llama 3's and others), which are not covered.
-    """
-    said = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    kind = said.get("rope_type") or said.get("type") or "default"
-    if kind != "default":
-        raise CompanionError(f"rotary embedding of type {kind!r} is not supported")
-    base = said.get("rope_theta") or config.get("rope_theta") or config.get("rotary_emb_base")
-    if base is None and config.get("model_type") in _COMMON_BASE:
-        base = 10000.0  # what transformers takes where the config of such a model is silent
-    if base is None:
-        return None
-    heads = config["num_attention_heads"]
-    d_head = config.get("head_dim") or config["hidden_size"] // heads
-    share = said.get("partial_rotary_factor") or config.get("rotary_pct") or 1.0
-    return Rotary(base=float(base), dims=int(d_head * share))
 
 
 @dataclass(frozen=True)
