@@ -68,7 +68,7 @@ class FullForward:
 
     @torch.no_grad()
     def trace(
-        self, tokens: Int[Tensor, "prompt pos"], *, read: Int[Tensor, " prompt"] | None = None
+        self, tokens: Int[Tensor, "prompt pos"], *, read: Int[Tensor, " read"] | None = None
     ) -> FullTrace:
         """Run prompts and keep what the sweeps need."""
         check_tokens(tokens, read, self.bridge.cfg.d_vocab)

@@ -90,7 +90,7 @@ class Replay:
         return readout
 
     def trace(
-        self, tokens: Int[Tensor, "prompt pos"], *, read: Int[Tensor, " prompt"] | None = None
+        self, tokens: Int[Tensor, "prompt pos"], *, read: Int[Tensor, " read"] | None = None
     ) -> Trace:
         """Run prompts and keep what replay needs.
 
@@ -144,8 +144,8 @@ class Replay:
             block, base.resid[layer][:, changed], base.mid[layer][:, changed], delta
         )
         rest = base.resid[layer + 1][:, changed.stop :]
-        rest = rest.expand(len(delta), *rest.shape)
-        return self.advance(base, layer + 1, torch.cat([out, rest], dim=2), first)
+        out = torch.cat([out, rest.expand(len(delta), *rest.shape)], dim=2)
+        return self.advance(base, layer + 1, out, first)
 
     def _after_attention(
         self, block: Block, x: Tensor, mid: Tensor, delta: Tensor
@@ -185,19 +185,22 @@ class Replay:
         positions = torch.arange(first, base.n_positions, device=x.device)
         mask = causal_mask(len(positions), base.n_positions, x.device)
         for at in range(layer, self.n_layers):
-            block = self.model.blocks[at]
-            normed = block.norm_1(x)
-            k, v = (self._heads(block, name, normed, positions) for name in "KV")
-            k, v = _joined(base.keys[at][:, :first], k), _joined(base.values[at][:, :first], v)
-            if at == self.n_layers - 1:
-                # the other positions of the last block are never read: their keys and values do
+            last = at == self.n_layers - 1
+            block, normed = self.model.blocks[at], self.model.blocks[at].norm_1(x)
+            past = base.keys[at][:, :first], base.values[at][:, :first]
+            now = (self._heads(block, name, normed, positions) for name in "KV")
+            k, v = (_joined(before, new) for before, new in zip(past, now, strict=True))
+            if last:
+                # the other positions of the last block are never read: their keys and values are
                 x, seen = at_read(base, x, first)
                 normed, _ = at_read(base, normed, first)
                 x, normed = x[:, :, None], normed[:, :, None]
                 visible = torch.arange(base.n_positions, device=x.device) <= base.read[:, None]
                 mask, positions = visible[None, :, None, None], base.read[:, None]
-            q = self._heads(block, "Q", normed, positions)
-            mid = x + transformer.write_out(block, _attend(q, k, v, mask))
+            z = _attend(self._heads(block, "Q", normed, positions), k, v, mask)
+            del normed, k, v  # not needed while the MLP, which takes most memory, runs
+            mid = x + transformer.write_out(block, z)
+            del z
             x = mid + transformer.mlp(self.model, block, x if self.model.parallel else mid)
         return torch.where(seen[:, None], x[:, :, 0], base.final)
 
@@ -241,7 +244,7 @@ class Replay:
         model = self.model
         wide = (3 if model.blocks[0].W_gate is not None else 2) * model.d_mlp
         attention = 3 * model.n_heads * (model.d_head + base.n_positions)
-        each = len(base.tokens) * window * (wide + 6 * model.d_model + attention)
+        each = len(base.tokens) * window * (wide + 8 * model.d_model + attention)
         each *= base.resid.element_size()
         if memory < each:
             raise CompanionError(

@@ -10,27 +10,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from th_utils.errors import CompanionError
+from th_utils.fullforward import FullForward, FullTrace
 from th_utils.progress import track
-from th_utils.replay import MEMORY, Kind, Readout, Trace
-
-Site = Literal["z", "attn_out", "resid_pre"]
+from th_utils.replay import MEMORY, Kind, Readout, Replay, Trace
 
 
 @torch.no_grad()
 def activation_patching(
-    engine: Any,
-    base: Trace,
-    source: Trace,
+    engine: Replay | FullForward,
+    base: Trace | FullTrace,
+    source: Trace | FullTrace,
     readout: Readout,
     *,
-    site: Site = "z",
+    site: str = "z",
     memory: int = MEMORY,
 ) -> Float[Tensor, "layer pos head prompt"] | Float[Tensor, "layer pos prompt"]:
     """The readout after each single activation of the base run is replaced by the source's.
@@ -77,9 +75,9 @@ def activation_patching(
 
 @torch.no_grad()
 def path_patching(
-    engine: Any,
-    base: Trace,
-    source: Trace,
+    engine: Replay | FullForward,
+    base: Trace | FullTrace,
+    source: Trace | FullTrace,
     readout: Readout,
     kind: Kind,
     *,
@@ -121,7 +119,7 @@ def path_patching(
             )
     values = base.final.new_full((layers, heads, layers, heads, len(base.tokens)), math.nan)
     first = min(_first_difference(base, source), base.n_positions - 1)
-    writes = _differences(engine, base, source)
+    writes = head_writes(engine, base, source)
     of_layer = {layer: [h for at, h in wanted if at == layer] for layer, _ in wanted if layer > 0}
     for layer in track(sorted(of_layer), f"path patching, {kind}, by reader layer"):
         senders = writes[:layer].flatten(0, 1)
@@ -138,8 +136,8 @@ def path_patching(
     return values
 
 
-def _differences(
-    engine: Any, base: Trace, source: Trace
+def head_writes(
+    engine: Replay | FullForward, base: Trace | FullTrace, source: Trace | FullTrace
 ) -> Float[Tensor, "layer head prompt pos d_model"]:
     """What each head writes in the source run minus what it writes in the base run."""
     change = source.z - base.z
@@ -151,14 +149,14 @@ def _differences(
     )
 
 
-def _first_difference(base: Trace, source: Trace) -> int:
+def _first_difference(base: Trace | FullTrace, source: Trace | FullTrace) -> int:
     """The first position at which the prompts differ: before it both runs are the same."""
     differs = (base.tokens != source.tokens).any(dim=0)
     same = differs.long().cumsum(0) == 0
     return int(same.sum())
 
 
-def check_pair(base: Any, source: Any) -> None:
+def check_pair(base: Trace | FullTrace, source: Trace | FullTrace) -> None:
     """Raise a CompanionError unless two runs can be patched into one another."""
     if base.tokens.shape != source.tokens.shape:
         raise CompanionError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -197,11 +196,8 @@ def rotated(
     return torch.cat(turned, dim=-1)
 
 
-Family = Literal["gpt2", "neox", "llama"]
-
-
 def random_transformer(
-    family: Family = "gpt2",
+    family: str = "gpt2",
     *,
     layers: int = 2,
     heads: int = 2,
@@ -217,7 +213,8 @@ def random_transformer(
     """A transformer with Gaussian weights, for examples, tests and timings.
 
     Args:
-        family: whose parts it is made of; grouped keys and values for "llama" only.
+        family: "gpt2", "neox" or "llama", whose parts it is made of; only the last groups
+            keys and values.
         layers, heads, kv_heads, d_model, d_head, d_mlp, d_vocab, n_ctx: the shape; `d_head` is
             d_model / heads and `d_mlp` four times d_model where they are not said.
         seed: of the weights.

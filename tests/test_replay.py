@@ -1,0 +1,307 @@
+"""Replay against full forward passes of the same model, hooked by TransformerLens."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+
+from th_utils import engine, models
+from th_utils.errors import CompanionError
+from th_utils.fullforward import FullForward
+from th_utils.replay import Replay
+from th_utils.transformer import random_transformer
+
+FAMILIES = ("gpt2", "neox", "llama")
+POSITIONS = 9
+
+
+def draw(*shape: int, seed: int = 0, dtype=torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def prompts(n: int = 3, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(1, 500, (n, POSITIONS), generator=generator)
+
+
+@pytest.fixture(scope="module")
+def both(tiny_model):
+    """Replay and full forward passes, with their clean runs read at different positions."""
+    bridge = models.load(tiny_model)
+    fast, full = engine.of(bridge), FullForward(bridge)
+    assert isinstance(fast, Replay)
+    read = torch.tensor([POSITIONS - 1, 5, 6])
+    return fast, full, fast.trace(prompts(), read=read), full.trace(prompts(), read=read)
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.allclose(found, expected, atol=1e-4)
+
+
+def test_the_clean_run_is_the_bridges(both):
+    fast, full, base, expected = both
+    assert close(base.final, expected.final)
+    assert close(base.z, expected.z) and close(base.resid, expected.resid)
+    logits = full.bridge(base.tokens, return_type="logits")
+    rows = torch.arange(3)
+    assert close(fast.logits(base.final), logits[rows, base.read])
+    assert close(full.logits(expected.final), logits[rows, base.read])
+
+
+@pytest.mark.parametrize("first, changed", [(0, POSITIONS), (4, 2), (6, 3), (8, 1), (0, 1)])
+def test_what_is_written_is_replayed(both, first, changed):
+    fast, full, base, clean = both
+    for layer in range(fast.n_layers):
+        delta = draw(4, 3, changed, base.final.shape[-1], seed=layer)
+        found = fast.write(base, layer, delta, first)
+        assert close(fast.logits(found), full.logits(full.write(clean, layer, delta, first)))
+
+
+@pytest.mark.parametrize("first", [0, 4, 8])
+def test_another_residual_stream_is_replayed(both, first):
+    fast, full, base, clean = both
+    for layer in range(fast.n_layers + 1):
+        resid = draw(4, 3, POSITIONS - first, base.final.shape[-1], seed=layer)
+        found = fast.advance(base, layer, resid, first)
+        assert close(fast.logits(found), full.logits(full.advance(clean, layer, resid, first)))
+
+
+@pytest.mark.parametrize("kind", ["Q", "K", "V"])
+def test_a_reader_alone_sees_the_change(both, kind):
+    fast, full, base, clean = both
+    for layer in range(fast.n_layers):
+        delta = draw(2, 3, POSITIONS, base.final.shape[-1], seed=layer)
+        assert close(fast.read(base, layer, kind, delta), full.read(clean, layer, kind, delta))
+
+
+def test_a_change_behind_the_position_read_is_not_seen(both):
+    fast, _, base, _ = both
+    delta = draw(2, 3, 2, base.final.shape[-1])
+    found = fast.write(base, 0, delta, POSITIONS - 2)  # only the first prompt is read there
+    assert torch.equal(found[:, 1:], base.final[1:].expand(2, -1, -1))
+    assert not torch.allclose(found[:, 0], base.final[0])
+
+
+def test_cases_do_not_touch_each_other(both):
+    fast, _, base, _ = both
+    delta = draw(5, 3, 3, base.final.shape[-1])
+    together = fast.write(base, 0, delta, 2)
+    alone = torch.cat([fast.write(base, 0, one[None], 2) for one in delta])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_float64_to_the_last_digits(family):
+    """Replay from each layer and position against the same change run from the first block on."""
+    model = random_transformer(family, layers=3, d_model=24, heads=3, dtype=torch.float64)
+    fast = Replay(model)
+    tokens = torch.arange(14).view(2, 7)
+    base = fast.trace(tokens)
+    for layer in range(3):
+        for first in (0, 3, 6):
+            delta = draw(1, 2, 7 - first, 24, seed=first, dtype=torch.float64)
+            expected = _by_hand(model, tokens, layer, delta[0], first)
+            assert torch.allclose(fast.write(base, layer, delta, first)[0], expected, atol=1e-12)
+
+
+def _by_hand(model, tokens, layer, delta, first):
+    """The whole forward pass with a change, position by position and head by head."""
+    from th_utils import transformer
+
+    x = transformer.embed(model, tokens)
+    at = torch.arange(tokens.shape[1])
+    for i, block in enumerate(model.blocks):
+        normed = block.norm_1(x)
+        q, k, v = (
+            torch.stack(
+                [normed @ W[h] + (0 if b is None else b[h]) for h in range(len(W))],
+                dim=2,
+            )
+            for W, b in ((block.W_Q, block.b_Q), (block.W_K, block.b_K), (block.W_V, block.b_V))
+        )
+        q, k = transformer.rotated(model, q, at), transformer.rotated(model, k, at)
+        out = torch.zeros_like(x)
+        for h in range(model.n_heads):
+            g = h // model.group
+            scores = q[:, :, h] @ k[:, :, g].mT / model.d_head**0.5
+            scores = scores.masked_fill(at[None, :] > at[:, None], -torch.inf)
+            out += scores.softmax(-1) @ v[:, :, g] @ block.W_O[h]
+        out += 0 if block.b_O is None else block.b_O
+        if i == layer:
+            out[:, first : first + delta.shape[1]] += delta
+        mid = x + out
+        x = mid + transformer.mlp(model, block, x if model.parallel else mid)
+    return x[:, -1]
+
+
+@pytest.mark.parametrize("kind", ["Q", "K", "V"])
+def test_grouped_heads_each_read_a_copy(kind):
+    """Changing a shared key or value for all heads at once changes each as changing it alone."""
+    fast = Replay(random_transformer("llama", heads=6, kv_heads=2, d_model=24))
+    base = fast.trace(prompts() % 50)
+    delta = draw(1, 3, POSITIONS, 24)
+    z = fast.read(base, 1, kind, delta)
+    assert z.shape == (1, 3, POSITIONS, 6, 4)
+    assert not torch.allclose(z[0], base.z[1])
+
+
+def test_batches_fit_into_the_memory_given():
+    fast = Replay(random_transformer())
+    base = fast.trace(prompts() % 50)
+    one = next(iter(fast.chunks(base, 100, POSITIONS, 2**30)))
+    assert one == slice(0, 100)
+    with pytest.raises(
+        CompanionError, match=r"one intervention on 3 prompts needs (\d+)"
+    ) as caught:
+        list(fast.chunks(base, 100, POSITIONS, 10))
+    each = int(str(caught.value).rsplit(" ", 1)[1])
+    parts = list(fast.chunks(base, 100, POSITIONS, 7 * each))
+    assert [p.stop - p.start for p in parts] == [7] * 14 + [2]
+    assert [p.start for p in parts[1:]] == [p.stop for p in parts[:-1]]
+
+
+def test_the_batch_really_stays_within_its_memory():
+    """Live activations at any moment, counted by torch's own allocator, stay below the bound."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    fast = Replay(random_transformer(layers=3, d_model=64, heads=4))
+    base = fast.trace(prompts() % 50)
+    memory = 2**21
+
+    class Live(TorchDispatchMode):
+        """Bytes of all storages made within, as long as they live."""
+
+        def __init__(self):
+            super().__init__()
+            self.sizes: dict[int, int] = {}
+            self.peak = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            def storages(tree):
+                leaves = torch.utils._pytree.tree_leaves(tree)
+                return [x.untyped_storage() for x in leaves if isinstance(x, torch.Tensor)]
+
+            given = {storage._cdata for storage in storages((args, kwargs))}
+            out = func(*args, **(kwargs or {}))
+            for storage in storages(out):
+                key = storage._cdata
+                if key not in given and key not in self.sizes:
+                    weakref.finalize(storage, self.sizes.pop, key, None)
+                    self.sizes[key] = storage.nbytes()
+            self.peak = max(self.peak, sum(self.sizes.values()))
+            return out
+
+    delta = draw(200, 3, POSITIONS, 64)
+    with Live() as live:
+        for part in fast.chunks(base, len(delta), POSITIONS, memory):
+            fast.write(base, 0, delta[part], 0)
+    assert memory / 3 < live.peak < memory
+
+
+class TestBadInput:
+    fast = Replay(random_transformer())
+    base = fast.trace(prompts() % 50)
+
+    def change(self, *shape, dtype=torch.float32):
+        return torch.zeros(*shape, dtype=dtype)
+
+    @pytest.mark.parametrize(
+        "shape, layer, first, said",
+        [
+            ((1, 3, 2, 16), 2, 0, "layer 2 is out of range: expected 0 to 1"),
+            ((1, 3, 2, 16), -1, 0, "layer -1 is out of range"),
+            ((1, 2, 2, 16), 0, 0, r"shape \(1, 2, 2, 16\), expected \(case, 3, positions, 16\)"),
+            ((1, 3, 2, 8), 0, 0, r"shape \(1, 3, 2, 8\), expected"),
+            ((0, 3, 2, 16), 0, 0, "nothing to do"),
+            ((1, 3, 2, 16), 0, 8, "positions 8 to 9 are out of range: expected 0 to 8"),
+            ((1, 3, 2, 16), 0, -1, "positions -1 to 0 are out of range"),
+        ],
+    )
+    def test_changes_that_do_not_fit(self, shape, layer, first, said):
+        with pytest.raises(CompanionError, match=said):
+            self.fast.write(self.base, layer, self.change(*shape), first)
+
+    def test_another_dtype(self):
+        with pytest.raises(CompanionError, match="the change is torch.float64"):
+            self.fast.write(self.base, 0, self.change(1, 3, 2, 16, dtype=torch.float64), 0)
+
+    def test_another_device(self):
+        with pytest.raises(CompanionError, match="the change is torch.float32 on meta"):
+            self.fast.write(self.base, 0, self.change(1, 3, 2, 16).to("meta"), 0)
+
+    def test_a_residual_stream_that_ends_early(self):
+        with pytest.raises(CompanionError, match="resid has 2 positions from 3 on, expected 6"):
+            self.fast.advance(self.base, 0, self.change(1, 3, 2, 16), 3)
+
+    @pytest.mark.parametrize(
+        "tokens, said",
+        [
+            (torch.zeros(0, 4, dtype=torch.long), "neither empty"),
+            (torch.zeros(2, 0, dtype=torch.long), "neither empty"),
+            (torch.full((1, 3), 50), "tokens run from 50 to 50, expected 0 to 49"),
+            (torch.full((1, 3), -1), "tokens run from -1"),
+            (torch.zeros(1, 33, dtype=torch.long), "this model takes 32 positions"),
+        ],
+    )
+    def test_tokens_that_cannot_be_run(self, tokens, said):
+        with pytest.raises(CompanionError, match=said):
+            self.fast.trace(tokens)
+
+    @pytest.mark.parametrize(
+        "read, said",
+        [
+            (torch.tensor([1]), r"read has shape \(1,\), expected \(3,\)"),
+            (torch.tensor([1, 2, 9]), "read runs from 1 to 9, expected 0 to 8"),
+        ],
+    )
+    def test_positions_that_cannot_be_read(self, read, said):
+        with pytest.raises(CompanionError, match=said):
+            self.fast.trace(prompts() % 50, read=read)
+
+
+@pytest.fixture(scope="module")
+def bridge(tiny_gpt2):
+    return models.load(tiny_gpt2)
+
+
+def test_an_unknown_model_runs_all_the_same_and_says_so(bridge, monkeypatch):
+    known = engine.of(bridge)
+    monkeypatch.setattr(bridge.cfg, "act_fn", "mish")
+    with pytest.warns(UserWarning, match="'mish'; each intervention is a full forward pass"):
+        slow = engine.of(bridge)
+    assert isinstance(slow, FullForward)
+    base, clean = slow.trace(prompts()), known.trace(prompts())
+    delta = draw(2, 3, 1, base.final.shape[-1])
+    assert close(slow.write(base, 1, delta, 4), known.write(clean, 1, delta, 4))
+
+
+def test_a_model_whose_logits_differ_is_unknown(bridge, monkeypatch):
+    """Settings can look right and a model still compute something else."""
+    monkeypatch.setattr(bridge.cfg, "act_fn", "gelu")
+    with pytest.warns(UserWarning, match="its logits come out"):
+        assert isinstance(engine.of(bridge), FullForward)
+
+
+@pytest.mark.parametrize(
+    "field, value, said",
+    [
+        ("normalization_type", "Dyt", "its normalisation is 'Dyt'"),
+        ("positional_embedding_type", "alibi", "its positions are 'alibi'"),
+        ("use_qk_norm", True, "its queries and keys are normalised"),
+        ("attn_scores_soft_cap", 50.0, "its attention scores or logits are capped"),
+        ("window_size", 128, "attend to a window only"),
+        ("num_experts", 8, "mixtures of experts"),
+    ],
+)
+def test_what_stands_against_a_model_is_said(bridge, monkeypatch, field, value, said):
+    monkeypatch.setattr(bridge.cfg, field, value, raising=False)
+    with pytest.raises(CompanionError, match=said):
+        engine.from_bridge(bridge)
+
+
+def test_weights_are_views_of_the_bridges(bridge):
+    model = engine.from_bridge(bridge)
+    assert model.blocks[1].W_O.data_ptr() == bridge.blocks[1].attn.W_O.data_ptr()
+    assert model.blocks[1].W_in.data_ptr() == bridge.blocks[1].mlp.W_in.data_ptr()
