@@ -1,0 +1,151 @@
+"""A checkpoint of any size, one layer at a time and in any order.
+
+`th_utils.weights.iter_layers` goes through a checkpoint from its first layer and keeps every shard
+mapped until its end, so that in the end the whole attention of the model is in memory. A scan that
+is resumed begins in the middle, and has to let go of what it has used: here a layer's shards are
+opened for that layer alone. Naming, folding and the conventions are those of `th_utils.weights`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from th_utils.errors import CompanionError
+from th_utils.rotary import Rotary, rotary_of
+from th_utils.weights import (
+    AttentionWeights,
+    fold,
+    naming_scheme,
+    read_config,
+    safetensors_files,
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a checkpoint's attention tensors lie, and how its family lays them out."""
+
+    path: Path
+    config: Mapping[str, Any]
+    scheme: Any
+    shapes: Mapping[str, tuple[int, ...]]
+    files: Mapping[str, Path]  # which file holds a tensor
+    n_heads: int | None
+    rotary: Rotary | None
+
+    @property
+    def n_layers(self) -> int:
+        return self.scheme.n_layers
+
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Query heads, key/value heads, d_model and d_head, from the headers alone."""
+
+        def read(name: str) -> Tensor:
+            return torch.empty(self.shapes[self._key(0, name)], device="meta")
+
+        W_Q, W_K, *_ = self.scheme.read(read, self.n_heads, self.config)
+        return W_Q.shape[0], W_K.shape[0], W_Q.shape[1], W_Q.shape[2]
+
+    def layer(self, number: int, *, dtype: torch.dtype = torch.float32) -> AttentionWeights:
+        """The folded weights of one layer, upcast to `dtype`; the files are closed again.
+
+        Raises:
+            CompanionError: a tensor is missing, does not fit or is not finite.
+        """
+        with ExitStack() as stack:
+            handles: dict[Path, Any] = {}
+
+            def read(name: str) -> Tensor:
+                key = self._key(number, name)
+                file = self.files[key]
+                if file not in handles:
+                    handles[file] = stack.enter_context(_opened(file))
+                return handles[file].get_tensor(key).to(dtype)
+
+            matrices = self.scheme.read(read, self.n_heads, self.config)
+            parts = fold(matrices, read(self.scheme.gain), centre=self.scheme.layer_norm)
+        try:
+            return AttentionWeights(*(part[None] for part in parts), rotary=self.rotary)
+        except CompanionError as error:
+            raise CompanionError(f"{self.path}, layer {number}: {error}") from error
+
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """Name, size and digest of the header of every file: enough to tell two checkpoints apart.
+
+        The weights themselves are not read: of a checkpoint of 100 GB that would take longer than
+        many a scan. Two trainings of one architecture that happen to be saved under the same names
+        have equal fingerprints.
+        """
+        found = []
+        for file in safetensors_files(self.path):
+            found.append(
+                {"file": file.name, "bytes": file.stat().st_size, "header": _header_digest(file)}
+            )
+        config = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
+        if config.is_file():
+            digest = hashlib.sha256(config.read_bytes()).hexdigest()[:16]
+            found.append({"file": config.name, "bytes": config.stat().st_size, "header": digest})
+        return found
+
+    def _key(self, layer: int, name: str) -> str:
+        key = self.scheme.key(layer, name)
+        if key not in self.files:
+            raise CompanionError(f"{self.path}: tensor {key} is missing from the checkpoint")
+        return key
+
+
+def open_checkpoint(path: Path | str, *, n_heads: int | None = None) -> Checkpoint:
+    """Read the headers of a safetensors checkpoint, and none of its weights.
+
+    Args:
+        path: as in `th_utils.weights.from_checkpoint`.
+        n_heads: number of query heads, where no config.json says it.
+
+    Raises:
+        CompanionError: no such checkpoint, a damaged file, an unknown naming scheme, or rotary
+            embeddings of unknown base.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CompanionError(f"there is no checkpoint {path}")
+    config = read_config(path)
+    shapes: dict[str, tuple[int, ...]] = {}
+    files: dict[str, Path] = {}
+    for file in safetensors_files(path):
+        with _opened(file) as handle:
+            for key in handle.keys():
+                shapes[key] = tuple(handle.get_slice(key).get_shape())
+                files[key] = file
+    scheme = naming_scheme(files, config)
+    rotary = rotary_of(config)
+    if scheme.rotary and rotary is None:
+        raise CompanionError(
+            f"{path}: the base of the rotary embedding is not known, and queries and keys mean "
+            "nothing without it: put the model's config.json beside the weights"
+        )
+    heads = n_heads or config.get(scheme.heads_field)
+    return Checkpoint(path, config, scheme, shapes, files, heads, rotary)
+
+
+def _opened(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CompanionError(
+            f"{file} is missing or damaged ({error}): fetch the checkpoint again"
+        ) from error
+
+
+def _header_digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        return hashlib.sha256(stream.read(length)).hexdigest()[:16]
