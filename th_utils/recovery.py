@@ -1,0 +1,394 @@
+"""How well a blind search finds planted channels (chapter 11).
+
+Every model here is random; places, directions and noise are drawn anew for each, from seeds that
+calibration, curves and controls do not share. Along a curve the same models return with stronger
+channels. Intervals are bootstrap intervals over models: channels of one model share its noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from th_utils.bootstrap import Interval, bootstrap, mean_interval
+from th_utils.composition import KINDS, Kind
+from th_utils.errors import CompanionError
+from th_utils.planted import Channel, Head, Noise, Planted, noise_weights, plant
+from th_utils.progress import track
+from th_utils.search import CALCULATED, DETECTORS, Search, search
+from th_utils.svd import ov_svd
+from th_utils.weights import AttentionWeights, Rotary
+
+RATE = 0.05  # chance of any false alarm in a model
+# From a term that carries next to nothing to one that is all a head does; half octaves from 1/4.
+STRENGTHS = (1 / 16, 1 / 8, *(0.25 * 2 ** (i / 2) for i in range(9)))
+LEARNED = tuple(name for name in DETECTORS if name not in (*CALCULATED, "component-chance"))
+
+_STREAMS = {"calibration": 1, "curve": 2, "control": 3, "picture": 4}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the planted channels, and the noise around them, are like.
+
+    Attributes:
+        name: for tables and figures.
+        noise: what the channels are planted in.
+        rank: directions of each channel.
+        in_writer, in_reader: strength there, as a multiple of the strength asked for.
+        sharing: "nothing", or pairs of channels with one "writer" or one "reader", or triples from
+            one writer to one reader that differ in their "kinds" alone; all along one direction.
+    """
+
+    name: str
+    noise: Noise = field(default_factory=Noise)
+    rank: int = 1
+    in_writer: float | int = 1.0
+    in_reader: float | int = 1.0
+    sharing: str = "nothing"
+
+
+PLAIN = Condition("one direction")
+
+
+def conditions() -> list[Condition]:
+    """The plain condition, and what might make a channel harder to find, one thing at a time."""
+    plain = Noise()
+    grouped = Noise(kv_heads=plain.heads // 4, rotary=Rotary(base=10000.0, dims=plain.d_head))
+    wide = Noise(layers=plain.layers - 2, d_model=3 * plain.d_model, d_head=3 * plain.d_head)
+    return [
+        PLAIN,
+        Condition("two directions", rank=2),
+        Condition("three directions", rank=3),
+        Condition("a quarter of it in the writer", in_writer=0.25),
+        Condition("a quarter of it in the reader", in_reader=0.25),
+        Condition("one writer, two readers", sharing="writer"),
+        Condition("two writers, one reader", sharing="reader"),
+        Condition("one pair by Q, K and V", sharing="kinds"),
+        Condition("noise: all components alike", noise=Noise(decay=1.0)),
+        Condition("noise: steeper spectrum", noise=Noise(decay=300.0)),
+        Condition("centred, as by LayerNorm", noise=Noise(centred=True)),
+        Condition("grouped keys, rotary", noise=grouped),
+        Condition("three times as wide", noise=wide),
+    ]
+
+
+def draw_channels(
+    condition: Condition, strength: float, *, seed: int, kinds: Sequence[Kind] = KINDS
+) -> list[Channel]:
+    """Six channels at random places, as many of each kind; no head writes or reads for two.
+
+    Where channels share a writer, a reader or both, they are two or three that hang together.
+
+    >>> drawn = draw_channels(PLAIN, 1.0, seed=0)
+    >>> [channel.kind for channel in drawn]
+    ['Q', 'K', 'V', 'Q', 'K', 'V']
+    """
+    rng = np.random.default_rng(seed)
+    noise = condition.noise
+    heads = [(layer, head) for layer in range(noise.layers) for head in range(noise.heads)]
+    shape = {"nothing": (1, 1, 1), "writer": (1, 2, 1), "reader": (2, 1, 1), "kinds": (1, 1, 3)}
+    if condition.sharing not in shape:
+        raise CompanionError(
+            f"sharing is {condition.sharing!r}: expected one of {', '.join(shape)}"
+        )
+    n_writers, n_readers, n_kinds = shape[condition.sharing]
+    found: list[Channel] = []
+    busy: dict[str, set[Head]] = {"writer": set(), "reader": set()}
+    for bundle in range(6 // (n_writers * n_readers * n_kinds)):
+        while True:
+            picked = [heads[i] for i in rng.choice(len(heads), n_writers + n_readers, False)]
+            writers, readers = picked[:n_writers], picked[n_writers:]
+            fits = max(writers)[0] < min(readers)[0]
+            if fits and not busy["writer"] & {*writers} and not busy["reader"] & {*readers}:
+                break
+        busy["writer"] |= {*writers}
+        busy["reader"] |= {*readers}
+        for kind in KINDS if n_kinds == 3 else (kinds[bundle % len(kinds)],):
+            found += [
+                Channel(
+                    writer,
+                    reader,
+                    kind,
+                    strength=strength * condition.in_reader,
+                    rank=condition.rank,
+                    written=strength * condition.in_writer,
+                    direction=f"{bundle}",
+                )
+                for writer in writers
+                for reader in readers
+            ]
+    return found
+
+
+def model(
+    condition: Condition, strength: float, *, seed: int
+) -> tuple[AttentionWeights, list[Planted]]:
+    """One random model with channels, in single precision as the models of the book are."""
+    weights, there = plant(
+        condition.noise, draw_channels(condition, strength, seed=seed), seed=seed
+    )
+    return weights.to(torch.float32), there
+
+
+def truth(found: Search, there: Iterable[Planted]) -> Bool[np.ndarray, "kind pair"]:
+    """Which of the pairs that a search compared hold a channel."""
+    at = {pair: i for i, pair in enumerate(map(tuple, found.pairs.tolist()))}
+    mask = np.zeros((len(KINDS), len(at)), dtype=bool)
+    for channel in there:
+        mask[KINDS.index(channel.kind), at[*channel.writer, *channel.reader]] = True
+    return mask
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one detector made of one model.
+
+    Attributes:
+        planted, hits: channels there, and those of them with an alarm; for Q, K and V.
+        alarms: raised in all.
+        first: planted channels among as many of the highest scores as there are channels.
+        average_precision: mean, over the channels, of the precision of a list that ends there.
+    """
+
+    planted: tuple[int, ...]
+    hits: tuple[int, ...]
+    alarms: int
+    first: int
+    average_precision: float
+
+
+def outcome(
+    scores: Float[np.ndarray, "kind pair"],
+    alarms: Bool[np.ndarray, "kind pair"],
+    planted: Bool[np.ndarray, "kind pair"],
+) -> Outcome:
+    """Compare one detector's scores and alarms with the truth.
+
+    >>> scores = np.array([[0.9, 0.1, 0.8, 0.2]])
+    >>> planted = np.array([[True, True, False, False]])
+    >>> outcome(scores, scores > 0.5, planted)
+    Outcome(planted=(2,), hits=(1,), alarms=2, first=1, average_precision=0.75)
+    """
+    order = np.argsort(-scores.ravel(), kind="stable")
+    right = planted.ravel()[order]
+    n = int(right.sum())
+    places = np.flatnonzero(right) + 1
+    return Outcome(
+        planted=tuple(int(x) for x in planted.sum(1)),
+        hits=tuple(int(x) for x in (planted & alarms).sum(1)),
+        alarms=int(alarms.sum()),
+        first=int(right[:n].sum()),
+        average_precision=float((np.arange(1, n + 1) / places).mean()) if n else float("nan"),
+    )
+
+
+def examine(
+    found: Search, there: Iterable[Planted], thresholds: dict[str, float], rate: float = RATE
+) -> dict[str, Outcome]:
+    """What every detector with a threshold, calculated or learned, made of one model."""
+    planted = truth(found, there)
+    results = {}
+    for name, scores in found.scores.items():
+        if name in thresholds:
+            alarms = scores > thresholds[name]
+        elif name in (*CALCULATED, "component-chance"):
+            alarms = found.alarms(name if name in CALCULATED else "component", rate)
+        else:
+            continue
+        results[name] = outcome(scores.numpy(), alarms.numpy(), planted)
+    return results
+
+
+def calibrate(noise: Noise, models: int, *, seed: int, rate: float = RATE) -> dict[str, float]:
+    """Thresholds for detectors whose chance is not calculated, from models without channels.
+
+    The highest score of each model is kept; the threshold leaves `rate` of the models above it.
+    Knowing what noise to expect is a help that the calculated thresholds do without.
+    """
+    highest = [
+        [float(found.scores[name].max()) for name in LEARNED]
+        for found in _searches(noise, models, "calibration", seed)
+    ]
+    levels = np.quantile(np.array(highest), 1 - rate, axis=0)
+    return dict(zip(LEARNED, map(float, levels), strict=True))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all detectors made of the models of one condition and strength, model by model."""
+
+    condition: str
+    strength: float
+    outcomes: dict[str, list[Outcome]]
+
+
+def measure(
+    cases: Sequence[tuple[Condition, float]],
+    models: int,
+    thresholds: dict[str, float],
+    *,
+    seed: int,
+) -> list[Case]:
+    """Plant, search and compare: `models` models for each condition and strength.
+
+    All conditions use the same seeds: where they share the noise, they share it model by model.
+    """
+    found = []
+    for condition, strength in track(cases, "planted channels"):
+        outcomes: dict[str, list[Outcome]] = {}
+        for one in _seeds("curve", seed, models):
+            weights, there = model(condition, strength, seed=one)
+            for name, result in examine(search(weights), there, thresholds).items():
+                outcomes.setdefault(name, []).append(result)
+        found.append(Case(condition.name, strength, outcomes))
+    return found
+
+
+def curve_table(cases: Iterable[Case], *, seed: int) -> dict[str, list]:
+    """Recall and precision of all detectors, with bootstrap intervals over models.
+
+    Returns:
+        Columns: condition, strength, detector; recall (at the threshold), precision (among as many
+        of the highest scores as there are channels), ap (average precision), each with _low and
+        _high; recall_Q, recall_K, recall_V; alarms_right (share of alarms that are right, None
+        without alarms), channels (number, in all models), models.
+    """
+    rows = [
+        dict(condition=case.condition, strength=case.strength, detector=name)
+        | _summary(results, seed)
+        for case in cases
+        for name, results in case.outcomes.items()
+    ]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def gain(case: Case, detector: str, than: str, *, seed: int) -> Interval:
+    """Recall of one detector less that of another on the same models."""
+    hits, other = (
+        np.array([sum(r.hits) for r in case.outcomes[name]]) for name in (detector, than)
+    )
+    planted = np.array([sum(r.planted) for r in case.outcomes[than]])
+    return _share(hits - other, planted, seed)
+
+
+def recall(case: Case, detector: str, *, seed: int) -> Interval:
+    """Share of the planted channels for which a detector raises its alarm."""
+    results = case.outcomes[detector]
+    hits, planted = (
+        np.array([sum(getattr(r, name)) for r in results]) for name in ("hits", "planted")
+    )
+    return _share(hits, planted, seed)
+
+
+def _summary(results: Sequence[Outcome], seed: int) -> dict[str, Any]:
+    planted, hits = (np.array([getattr(r, n) for r in results]) for n in ("planted", "hits"))
+    first = np.array([r.first for r in results])
+    alarms = sum(r.alarms for r in results)
+    numbers: dict[str, Any] = {}
+    for name, interval in (
+        ("recall", _share(hits.sum(1), planted.sum(1), seed)),
+        ("precision", _share(first, planted.sum(1), seed)),
+        ("ap", mean_interval(np.array([r.average_precision for r in results]), seed=seed)),
+    ):
+        low, high = interval.low, interval.high
+        numbers |= {name: interval.value, f"{name}_low": low, f"{name}_high": high}
+    for i, kind in enumerate(KINDS):
+        numbers[f"recall_{kind}"] = float(hits[:, i].sum() / planted[:, i].sum())
+    numbers["alarms_right"] = float(hits.sum() / alarms) if alarms else None
+    return numbers | dict(channels=int(planted.sum()), models=len(results))
+
+
+def _share(part: np.ndarray, whole: np.ndarray, seed: int) -> Interval:
+    """Summed part over summed whole, with its interval over models."""
+    return bootstrap(
+        lambda a, b: a.sum(-1) / b.sum(-1),
+        [part.astype(float), whole.astype(float)],
+        seed=seed,
+        batched=True,
+    )
+
+
+def false_alarms(
+    noise: Noise, models: int, thresholds: dict[str, float], *, seed: int
+) -> dict[str, list]:
+    """What the search says of models in which nothing is planted.
+
+    Returns:
+        Columns: detector, model, chance (of the most improbable pair, times the number of pairs:
+        the lowest rate at which the detector raises an alarm; None where it is not calculated),
+        alarm (at the stated rate).
+    """
+    rows = []
+    for i, found in enumerate(_searches(noise, models, "control", seed)):
+        for name in CALCULATED:
+            chance = float(found.chances[name].min()) * found.chances[name].numel()
+            rows.append((name, i, min(chance, 1.0), chance <= RATE))
+        for name, level in thresholds.items():
+            rows.append((name, i, None, bool(found.scores[name].max() > level)))
+    names = ("detector", "model", "chance", "alarm")
+    return {name: [row[k] for row in rows] for k, name in enumerate(names)}
+
+
+def alarm_rate(table: dict[str, list], detector: str, *, seed: int) -> Interval:
+    """Share of the models of `false_alarms` in which a detector raises an alarm."""
+    said = zip(table["detector"], table["alarm"], strict=True)
+    raised = np.array([alarm for name, alarm in said if name == detector])
+    return mean_interval(raised, seed=seed)
+
+
+def picture_table(strength: float, *, seed: int) -> dict[str, list]:
+    """Every pair of one model with six channels into queries: scores, truth and alarms.
+
+    Returns:
+        Columns: writer, reader (counted through layers and heads), whole, component (scores),
+        planted, whole_alarm, component_alarm.
+    """
+    (one,) = _seeds("picture", seed, 1)
+    noise = PLAIN.noise
+    channels = draw_channels(PLAIN, strength, seed=one, kinds=("Q",))
+    weights, there = plant(noise, channels, seed=one)
+    found = search(weights.to(torch.float32))
+    layer, head, reader_layer, reader_head = found.pairs.T
+    columns: dict[str, Any] = dict(
+        writer=(layer * noise.heads + head).tolist(),
+        reader=(reader_layer * noise.heads + reader_head).tolist(),
+        planted=truth(found, there)[0].tolist(),
+    )
+    for name in ("whole", "component"):
+        columns[name] = found.scores[name][0].tolist()
+        columns[f"{name}_alarm"] = found.alarms(name, RATE)[0].tolist()
+    return columns
+
+
+def kept(strength: float, models: int, *, seed: int) -> tuple[float, float]:
+    """How much of a planted direction the nearest component holds: medians in writer and reader.
+
+    The squared overlap of the direction with the writer's component nearest to it, and the share of
+    the planted term in the reader's squared norm.
+    """
+    held, share = [], []
+    for one in _seeds("curve", seed, models):
+        weights, there = model(PLAIN, strength, seed=one)
+        V = ov_svd(weights).V.double()
+        for channel in there:
+            overlaps = V[channel.writer].T @ channel.directions
+            held.append(float((overlaps**2).max()))
+            share.append(channel.read**2 / (weights.d_head + channel.read**2))
+    return float(np.median(held)), float(np.median(share))
+
+
+def _searches(noise: Noise, models: int, stream: str, seed: int) -> Iterable[Search]:
+    for one in track(_seeds(stream, seed, models), f"models without channels: {stream}"):
+        yield search(noise_weights(noise, seed=one).to(torch.float32))
+
+
+def _seeds(stream: str, seed: int, models: int) -> list[int]:
+    """Seeds of models; those of two streams have nothing in common."""
+    state = np.random.SeedSequence([seed, _STREAMS[stream]]).generate_state(models)
+    return [int(x) for x in state]
