@@ -22,7 +22,7 @@ from th_utils.composition import component_scores, readers, z_scores
 from th_utils.errors import CompanionError
 from th_utils.scan import main, scan
 from th_utils.scan_store import load
-from th_utils.svd import ov_svd
+from th_utils.svd import factored_svd, ov_svd
 from th_utils.weights import from_checkpoint, iter_layers
 
 SHAPES = {
@@ -142,6 +142,34 @@ def test_one_layer_at_a_time_is_what_the_whole_checkpoint_gives(tiny_model):
             assert torch.equal(getattr(found, name)[0], part)
     W_Q, W_K, *_ = whole[0]
     assert checkpoint.sizes() == (W_Q.shape[0], W_K.shape[0], *W_Q.shape[1:])
+
+
+def test_a_layer_may_be_spread_over_files(checkpoint, tmp_path):
+    spread, where = tmp_path / "spread", {}
+    spread.mkdir()
+    for file in checkpoint.glob("*.safetensors"):
+        for name, tensor in load_file(file).items():
+            where[name] = f"{name}.safetensors"
+            save_file({name: tensor}, spread / where[name])
+    (spread / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    (spread / "config.json").write_text((checkpoint / "config.json").read_text())
+    assert_equal(scan(spread, tmp_path / "one"), scan(checkpoint, tmp_path / "other"))
+
+
+def test_heads_are_asked_for_where_no_config_says_them(tiny_gpt2, tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes((tiny_gpt2 / file.name).read_bytes())
+    with pytest.raises(CompanionError, match="say how many heads"):
+        scan(file, tmp_path / "scan")
+    found = scan(file, tmp_path / "scan", n_heads=4)
+    assert_equal(found, scan(tiny_gpt2, tmp_path / "other"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_same_on_a_gpu(checkpoint, tmp_path):
+    assert_top(
+        scan(checkpoint, tmp_path / "scan", k=6, device="cuda"), from_checkpoint(checkpoint), 6
+    )
 
 
 def test_fewer_writers_than_asked_for(checkpoint, tmp_path):
@@ -316,6 +344,9 @@ def test_another_checkpoint_is_refused(checkpoint, begun, tmp_path):
     (same / "config.json").write_text(json.dumps({**config, "rope_theta": 5000.0}))
     with pytest.raises(CompanionError, match="another checkpoint"):
         scan(same, begun, k=6)
+    trained = write_checkpoint(tmp_path / "trained", **SHAPES["plain"], seed=5)
+    with pytest.raises(CompanionError, match="holds a scan with another checkpoint"):
+        scan(trained, begun, k=6)
     larger = write_checkpoint(tmp_path / "larger", **{**SHAPES["plain"], "layers": 5})
     with pytest.raises(CompanionError, match=r"checkpoint, layers \(4 there, 5 here\)"):
         scan(larger, begun, k=6)
@@ -388,11 +419,34 @@ def test_layers_of_different_shapes_are_refused(checkpoint, tmp_path):
 
 def test_a_full_disk_is_refused_before_anything_is_computed(checkpoint, tmp_path, monkeypatch):
     usage = scan_store.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(scan_store.shutil, "disk_usage", lambda path: usage._replace(free=2000))
     stop_after(monkeypatch, 0)
-    with pytest.raises(CompanionError, match="not enough disk: the scan needs .* MB under"):
-        scan(checkpoint, tmp_path / "scan")
+    with monkeypatch.context() as context:
+        context.setattr(scan_store.shutil, "disk_usage", lambda path: usage._replace(free=2000))
+        with pytest.raises(CompanionError, match="not enough disk: the scan needs .* MB under"):
+            scan(checkpoint, tmp_path / "scan")
     assert not list((tmp_path / "scan" / "scratch").iterdir())
+    # nothing was done, so the folder is still free for another scan
+    with pytest.raises(KeyboardInterrupt):
+        scan(checkpoint, tmp_path / "scan", k=3)
+
+
+def test_room_on_the_disk_is_what_a_scan_takes(checkpoint, tmp_path, monkeypatch):
+    needed = []
+    monkeypatch.setattr(scan_store, "need_room", lambda folder, n_bytes: needed.append(n_bytes))
+    kept = scan_store.finish
+
+    def measure(folder, found):
+        taken = sum(file.stat().st_size for file in (folder / "scratch").iterdir())
+        kept(folder, found)
+        taken += sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        needed.append(taken)
+
+    monkeypatch.setattr(scan_store, "finish", measure)
+    path = write_checkpoint(
+        tmp_path / "c", layers=4, heads=4, kv_heads=4, d_model=256, d_head=64, seed=1
+    )
+    scan(path, tmp_path / "scan", k=20)
+    assert needed[1] <= needed[0] <= 2 * needed[1]
 
 
 def test_a_damaged_scratch_file_is_named(checkpoint, begun):
@@ -429,6 +483,12 @@ def test_the_command_can_be_interrupted(checkpoint, tmp_path, capsys, monkeypatc
     assert "the same command continues" in capsys.readouterr().err
 
 
+def test_offsets_that_are_none(checkpoint, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(checkpoint), "--out", str(tmp_path / "scan"), "--offsets", "near"])
+    assert "'near' is not a range such as 1-32" in capsys.readouterr().err
+
+
 def test_progress_counts_pairs_of_layers(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("TH_PROGRESS", str(tmp_path / "progress"))
     scan(checkpoint, tmp_path / "scan")
@@ -454,17 +514,32 @@ def test_four_layers_of_7b_width_stay_below_4_gib(tmp_path):
         tmp_path / "c", layers=4, heads=32, kv_heads=32, d_model=4096, d_head=128
     )
     program = (
-        "import resource, sys; from th_utils.scan import scan; "
+        "import re, sys; from th_utils.scan import scan; "
         "found = scan(sys.argv[1], sys.argv[2]); "
         "assert found.score.isfinite()[:, 1:].all(); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        # Not ru_maxrss: a child starts with its parent's peak, and a test worker's is large.
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(path), str(tmp_path / "scan")],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 4 * 2**30
-    # What is kept is what the definition says, for one reader against one layer of writers.
+    assert int(done.stdout) * 1024 < 4 * 2**30
     found = load(tmp_path / "scan")
     assert found.score.shape == (3, 4, 32, 50)
+    assert_one_reader(found, open_checkpoint(path))
+
+
+def assert_one_reader(found, checkpoint) -> None:
+    """Its strongest writer's score by value, from the definition in float64."""
+    last = checkpoint.n_layers - 1
+    reader = checkpoint.layer(last, dtype=torch.float64)
+    W_V, W_O = reader.W_V[0, -1], reader.W_O[0, -1]
+    at = (found.kinds.index("V"), last, -1)
+    strongest = tuple(int(getattr(found, n)[at][0]) for n in ("writer_layer", "writer_head"))
+    writer = checkpoint.layer(strongest[0], dtype=torch.float64)
+    V = factored_svd(writer.W_V[0, strongest[1]], writer.W_O[0, strongest[1]].mT)[2]
+    v = V[:, int(found.component[at][0])]
+    score = (v @ W_V @ W_O).norm() / (W_V @ W_O).norm()
+    assert float(found.score[at][0]) == pytest.approx(float(score), abs=1e-5)

@@ -7,7 +7,8 @@ by query, key and value, with the score of paper A (`th_utils.composition`)
 
 where :math:`v_k` is the component's write direction and :math:`F` the reduced reader; of each
 reader and kind the strongest `k` writers are kept, with mean and standard deviation over all of
-them. A model of 32 layers of 32 heads has 800 million scores a kind: they are never held together.
+them. A model of 7 billion parameters has some 200 million scores, one of 70 billion 5,000 million:
+they are never held together.
 
 Each layer is read once. Its readers are multiplied with the write directions of all earlier
 layers, which lie in a scratch folder, and then its own write directions are added there. So memory
@@ -64,8 +65,9 @@ def scan(
 
     Args:
         path: a safetensors checkpoint (`th_utils.weights.from_checkpoint`).
-        out: the scan's own folder, made when absent. A scan that was stopped there continues; a
-            finished one is returned as it is.
+        out: the scan's own folder, made when absent. A scan that was stopped there continues, a
+            finished one is returned as it is, and one that is running in another process is
+            waited for.
         k: how many writers to keep for each reader and kind.
         kinds: "Q", "K", "V" or several of these, in any order.
         offsets: query position minus key position, in tokens; rotary models only
@@ -201,6 +203,8 @@ class _Plan:
         self.heads, self.kv_heads, self.d_model, self.d_head = checkpoint.sizes()
         self.per_layer = self.heads * self.d_head  # writers, and columns of the joined readers
         self.n_pairs = self.layers * (self.layers - 1) // 2
+        if checkpoint.rotary is not None and (not offsets or min(offsets) < 0):
+            raise CompanionError(f"offsets {list(offsets)}: at least one, none negative")
         self.k = min(k, self.per_layer * (self.layers - 1))
         self.rows = self._rows(memory)
 
@@ -456,9 +460,13 @@ def _offsets(text: str) -> tuple[int, ...]:
     ((1, 2, 3, 4), (0, 2, 8))
     """
     first, dash, last = text.partition("-")
-    if dash:
-        return tuple(range(int(first), int(last) + 1))
-    return tuple(int(part) for part in text.split(","))
+    try:
+        if dash:
+            return tuple(range(int(first), int(last) + 1))
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        wanted = "a range such as 1-32, or a list such as 0,1,2"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
 
 
 def _with_bar(options: argparse.Namespace) -> Scan:

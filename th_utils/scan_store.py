@@ -109,8 +109,10 @@ def begin(folder: Path, said: Mapping[str, Any]) -> None:
     Raises:
         CompanionError: the folder belongs to another scan; the message says what differs.
     """
-    job = folder / JOB
-    if job.is_file():
+    job, scratch = folder / JOB, folder / SCRATCH
+    for left in (*folder.glob(".scan.*"), *scratch.glob(".*")):
+        left.unlink()  # what a killed process was writing
+    if job.is_file() and (is_finished(folder) or any(scratch.glob("*"))):
         differing = _differences(_read_json(job), json.loads(json.dumps(said)))
         if differing:
             raise CompanionError(
@@ -120,11 +122,9 @@ def begin(folder: Path, said: Mapping[str, Any]) -> None:
     else:
         atomic_write(job, json.dumps(said, indent=1, sort_keys=True) + "\n")
     if is_finished(folder):
-        shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of a process killed at its very end
+        shutil.rmtree(scratch, ignore_errors=True)  # of a process killed at its very end
     else:
-        (folder / SCRATCH).mkdir(exist_ok=True)
-    for left in (*folder.glob(f".{TENSORS}.*"), *(folder / SCRATCH).glob(".*")):
-        left.unlink()  # what a killed process was writing
+        scratch.mkdir(exist_ok=True)
 
 
 def is_finished(folder: Path) -> bool:
