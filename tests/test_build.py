@@ -13,7 +13,7 @@ import nbformat
 import pytest
 import toy
 
-from th_utils.build import notebooks, pages
+from th_utils.build import graph, notebooks, pages, refresh
 from th_utils.build.layout import Layout
 from th_utils.build.release import problems
 from th_utils.errors import CompanionError
@@ -90,6 +90,40 @@ def test_a_figure_stands_alone():
     assert [len(cell.outputs) for cell in shown] == [1, 1, 2]
     assert ["mystnb" in cell.metadata for cell in shown] == [False, True, False]
     assert ["remove-input" in notebooks.tags(cell) for cell in shown] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("said", "runs", "loads"),
+    [(None, False, True), ("forward", False, True), ("weights", True, True),
+     ("nothing", True, False)],
+)  # fmt: skip
+def test_what_a_chapter_needs_of_an_edition(tmp_path, monkeypatch, said, runs, loads):
+    """Of the edition, only attention weights are at hand; the closure contains the loader."""
+    notebook = toy.chapter("alpha", imports="from th_utils.chapter import Chapter")
+    if said:
+        notebook.metadata["talking_heads"] = {"needs": said}
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(notebook, tmp_path / "notebooks" / f"{ALPHA}.ipynb")
+    layout = Layout(tmp_path, "gpt2")
+    monkeypatch.setattr(graph.models, "can_run", lambda edition: False)
+    assert graph.can_run(layout, ALPHA) == runs
+    assert graph.loads_model(layout, ALPHA) == loads
+    assert bool(graph.model_marker(layout, ALPHA)) == loads
+
+
+def test_only_what_depends_on_the_edition_is_recorded(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    layout = Layout(tmp_path, "gpt2")
+    layout.notebooks.mkdir(parents=True)
+    layout.results.mkdir(parents=True)
+    for name, needs in ((ALPHA, "nothing"), (BETA, "weights")):
+        notebook = executed()
+        notebook.cells[-2].outputs[0].metadata["talking_heads"]["figure"]["id"] = f"fig-{name}"
+        notebook.metadata["talking_heads"]["needs"] = needs
+        for folder in (tmp_path / "notebooks", layout.notebooks):
+            nbformat.write(notebook, folder / f"{name}.ipynb")
+        (layout.results / f"fig-{name}.json").write_text("{}")
+    assert refresh.record(layout) == [f"fig-{BETA}.json", "claims.json"]
 
 
 def test_a_chapter_that_cannot_run_says_so():

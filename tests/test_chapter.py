@@ -211,6 +211,12 @@ def test_figure_names_are_checked_before_anything_is_drawn(chapter):
         chapter.figure("Figure 1", {"x": [0]}, lambda table: pytest.fail("drawn"))
 
 
+def test_random_models_are_no_editions(monkeypatch):
+    monkeypatch.setattr(models, "checksum", lambda edition: pytest.fail("asked for the weights"))
+    provenance = Chapter("11", edition="gpt2", random=True).provenance
+    assert (provenance.checksum, provenance.edition) == ("random", "gpt2")
+
+
 def test_provenance_has_the_digest_of_the_notebook(monkeypatch, tmp_path, chapter):
     from th_utils import chapter as module
     from th_utils import digest

@@ -37,6 +37,8 @@ class Chapter:
         size: "quick", "book" or "full", how much is measured.
         seed: of everything random, 0 or more.
         device: where the model runs, such as "cpu" or "cuda".
+        random: whether the chapter's models are random, so that nothing in it depends on the
+            edition; its results then say "random" where others have the weights' checksum.
 
     Making it checks the parameters and loads nothing.
 
@@ -52,6 +54,7 @@ class Chapter:
         size: str = "quick",
         seed: int = 0,
         device: str = "cpu",
+        random: bool = False,
     ) -> None:
         if not isinstance(number, str) or len(number) != 2 or not number.isdecimal():
             raise CompanionError(
@@ -60,6 +63,7 @@ class Chapter:
         check_parameters(edition=edition, size=size, seed=seed, device=device)
         self.number, self.edition, self.size = number, edition, size
         self.seed, self.device = seed, device
+        self.random = random
         self._recorded: dict[str, dict[str, Any]] = {}
         silence()
         figures.apply_style()
@@ -104,7 +108,9 @@ class Chapter:
 
     @functools.cached_property
     def checksum(self) -> str:
-        """SHA-256 of the model's weights."""
+        """SHA-256 of the model's weights, or "random"."""
+        if self.random:
+            return "random"
         from th_utils import models
 
         return models.checksum(self.edition)

@@ -58,9 +58,9 @@ PLAIN = Condition("one direction")
 
 def conditions() -> list[Condition]:
     """The plain condition, and what might make a channel harder to find, one thing at a time."""
-    plain = Noise()
+    plain = PLAIN.noise
     grouped = Noise(kv_heads=plain.heads // 4, rotary=Rotary(base=10000.0, dims=plain.d_head))
-    wide = Noise(layers=plain.layers - 2, d_model=3 * plain.d_model, d_head=3 * plain.d_head)
+    wide = Noise(layers=plain.layers - 2, d_model=plain.d_model * 3, d_head=plain.d_head * 3)
     return [
         PLAIN,
         Condition("two directions", rank=2),

@@ -37,17 +37,24 @@ def chapter_digest(layout: Layout, chapter: str) -> str:
 
 
 def can_run(layout: Layout, chapter: str) -> bool:
-    """Whether the edition has what the chapter needs.
+    """Whether the edition has what the chapter needs; of some models only weights are at hand."""
+    try:
+        return needs(layout, chapter) != "forward" or models.can_run(layout.edition)
+    except CompanionError:
+        return True  # its job will say what is wrong
 
-    Of some models only the attention weights are at hand. The chapters that need no more say so in
-    their notebook's metadata: `talking_heads.needs` is "weights" (else a "forward" pass).
+
+def needs(layout: Layout, chapter: str) -> str:
+    """What a chapter needs of an edition: a "forward" pass, its "weights", or "nothing".
+
+    The notebook's metadata say so, under `talking_heads.needs`. "nothing" means that its results
+    are the same for all editions: no model is fetched for it, and none of them is recorded.
     """
     try:
         metadata = json.loads(layout.source(chapter).read_text(encoding="utf-8"))["metadata"]
-        needs = metadata.get("talking_heads", {}).get("needs", "forward")
-        return needs == "weights" or models.can_run(layout.edition)
-    except (CompanionError, ValueError, KeyError):
-        return True  # its job will say what is wrong
+        return metadata.get("talking_heads", {}).get("needs", "forward")
+    except (OSError, ValueError, KeyError):
+        return "forward"
 
 
 def local_weights(edition: str) -> tuple[str, int, int]:
@@ -99,9 +106,14 @@ def marker(layout: Layout) -> Path:
 
 
 def loads_model(layout: Layout, chapter: str) -> bool:
-    """Whether `chapter` can load a model: whether its closure contains the module that does."""
+    """Whether `chapter` can load a model: whether its closure contains the module that does.
+
+    The closure of every chapter does, by way of `th_utils.chapter`; one that says that it needs
+    nothing of an edition is believed.
+    """
     try:
-        return PACKAGE_DIR / "models.py" in _closure(layout.source(chapter))
+        closure = _closure(layout.source(chapter))
+        return PACKAGE_DIR / "models.py" in closure and needs(layout, chapter) != "nothing"
     except CompanionError:
         return False
 

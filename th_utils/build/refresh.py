@@ -8,6 +8,7 @@ import shutil
 import nbformat
 
 from th_utils.build import notebooks
+from th_utils.build.graph import needs
 from th_utils.build.layout import Layout
 from th_utils.digest import closure_of_notebook, digest
 from th_utils.paths import atomic_write
@@ -42,7 +43,8 @@ def record(layout: Layout) -> list[str]:
         old.unlink()
     written, claims, digests = [], [], {}
     for chapter in layout.chapters():
-        if not layout.executed(chapter).exists():
+        # What depends on no edition is no result of this one.
+        if not layout.executed(chapter).exists() or needs(layout, chapter) == "nothing":
             continue
         executed = notebooks.read(layout.executed(chapter))
         found = [mark for _, mark in notebooks.marks(executed, "claim")]
