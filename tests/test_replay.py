@@ -212,11 +212,16 @@ class TestBadInput:
         [
             ((1, 3, 2, 16), 2, 0, "layer 2 is out of range: expected 0 to 1"),
             ((1, 3, 2, 16), -1, 0, "layer -1 is out of range"),
-            ((1, 2, 2, 16), 0, 0, r"shape \(1, 2, 2, 16\), expected \(case, 3, positions, 16\)"),
+            (
+                (1, 2, 2, 16),
+                0,
+                0,
+                r"shape \(1, 2, 2, 16\), expected \(any, 3, any, 16\)",
+            ),
             ((1, 3, 2, 8), 0, 0, r"shape \(1, 3, 2, 8\), expected"),
-            ((0, 3, 2, 16), 0, 0, "nothing to do"),
-            ((1, 3, 2, 16), 0, 8, "positions 8 to 9 are out of range: expected 0 to 8"),
-            ((1, 3, 2, 16), 0, -1, "positions -1 to 0 are out of range"),
+            ((0, 3, 2, 16), 0, 0, r"the change of shape \(0, 3, 2, 16\) is empty"),
+            ((1, 3, 2, 16), 0, 8, "positions 8 to 9, expected 0 to 8"),
+            ((1, 3, 2, 16), 0, -1, "positions -1 to 0, expected 0 to 8"),
         ],
     )
     def test_changes_that_do_not_fit(self, shape, layer, first, said):
@@ -224,12 +229,42 @@ class TestBadInput:
             self.fast.write(self.base, layer, self.change(*shape), first)
 
     def test_another_dtype(self):
-        with pytest.raises(CompanionError, match="the change is torch.float64"):
+        with pytest.raises(CompanionError, match="is torch.float64, expected one dtype"):
             self.fast.write(self.base, 0, self.change(1, 3, 2, 16, dtype=torch.float64), 0)
 
     def test_another_device(self):
-        with pytest.raises(CompanionError, match="the change is torch.float32 on meta"):
+        with pytest.raises(CompanionError, match="is on meta, expected one device"):
             self.fast.write(self.base, 0, self.change(1, 3, 2, 16).to("meta"), 0)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    @pytest.mark.parametrize("into", ["write", "advance", "read"])
+    def test_values_that_are_not_finite(self, into, value):
+        change = self.change(1, 3, POSITIONS, 16)
+        change[0, 1, 2, 3] = value
+        calls = {
+            "write": lambda: self.fast.write(self.base, 0, change),
+            "advance": lambda: self.fast.advance(self.base, 0, change, 0),
+            "read": lambda: self.fast.read(self.base, 0, "Q", change),
+        }
+        with pytest.raises(CompanionError, match=r"change contains NaN or infinite values: 1 of"):
+            calls[into]()
+
+    def test_a_reader_is_shown_every_position(self):
+        with pytest.raises(CompanionError, match="delta has shape .* every position"):
+            self.fast.read(self.base, 0, "V", self.change(1, 3, 2, 16))
+
+    @pytest.mark.parametrize(
+        "right, wrong, said",
+        [
+            ([50, 1, 1], [2, 2, 2], "tokens from 1 to 50, expected 0 to 49"),
+            ([1, 1, 1], [-1, 2, 2], "tokens from -1 to 2"),
+            ([], [], r"right of shape \(0,\) is empty"),
+        ],
+    )
+    def test_answers_that_are_not_tokens(self, right, wrong, said):
+        right, wrong = (torch.tensor(t, dtype=torch.long) for t in (right, wrong))
+        with pytest.raises(CompanionError, match=said):
+            self.fast.logit_difference(right, wrong)
 
     def test_a_residual_stream_that_ends_early(self):
         with pytest.raises(CompanionError, match="resid has 2 positions from 3 on, expected 6"):
@@ -238,8 +273,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "tokens, said",
         [
-            (torch.zeros(0, 4, dtype=torch.long), "neither empty"),
-            (torch.zeros(2, 0, dtype=torch.long), "neither empty"),
+            (torch.zeros(0, 4, dtype=torch.long), r"tokens of shape \(0, 4\) is empty"),
+            (torch.zeros(2, 0, dtype=torch.long), r"tokens of shape \(2, 0\) is empty"),
             (torch.full((1, 3), 50), "tokens run from 50 to 50, expected 0 to 49"),
             (torch.full((1, 3), -1), "tokens run from -1"),
             (torch.zeros(1, 33, dtype=torch.long), "this model takes 32 positions"),

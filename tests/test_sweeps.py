@@ -177,13 +177,26 @@ class TestBadInput:
 
     def test_runs_of_different_shapes(self):
         source = self.fast.trace(torch.arange(8).view(2, 4))
-        with pytest.raises(CompanionError, match=r"source has tokens of shape \(2, 4\)"):
+        with pytest.raises(
+            CompanionError, match=r"source.tokens has shape \(2, 4\)"
+        ):
             sweeps.activation_patching(self.fast, self.base, source, self.readout)
 
     def test_runs_of_different_models(self):
         other = Replay(random_transformer(heads=4)).trace(torch.arange(6).view(2, 3))
         with pytest.raises(CompanionError, match="two runs of one model"):
             sweeps.path_patching(self.fast, self.base, other, self.readout, "Q")
+
+    def test_a_run_that_is_not_finite(self):
+        z = self.base.z.clone()
+        z[0, 1, 2] = torch.nan
+        broken = type(self.base)(**{**vars(self.base), "z": z})
+        with pytest.raises(CompanionError, match="source contains NaN or infinite values: 16 of"):
+            sweeps.path_patching(self.fast, self.base, broken, self.readout, "Q")
+
+    def test_a_site_that_is_not_there(self):
+        with pytest.raises(CompanionError, match="site 'mlp' is unknown"):
+            sweeps.activation_patching(self.fast, self.base, self.base, self.readout, site="mlp")
 
     def test_a_reader_that_is_not_there(self):
         with pytest.raises(CompanionError, match=r"reader \(1, 2\) is out of range"):

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from th_utils.replay import Kind, Readout, at_read, check_change, check_tokens, pick
+from th_utils.changes import at_read, check_answers, check_change, check_tokens, pick
+from th_utils.replay import Kind, Readout
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class FullForward:
         self, right: Int[Tensor, " prompt"], wrong: Int[Tensor, " prompt"]
     ) -> Readout:
         """A readout: logit of token `right` minus logit of token `wrong`, in nats."""
+        check_answers(right, wrong, self.bridge.cfg.d_vocab)
 
         def readout(final: Float[Tensor, "*case prompt d_model"]) -> Float[Tensor, "*case prompt"]:
             logits = self.logits(final)
@@ -91,9 +93,11 @@ class FullForward:
         layer: int,
         delta: Float[Tensor, "case prompt changed d_model"],
         first: int = 0,
+        *,
+        check: bool = True,
     ) -> Float[Tensor, "case prompt d_model"]:
         """What leaves the last block when something is added to a block's attention output."""
-        check_change(self.n_layers, base, layer, delta, first)
+        check_change(self.n_layers, base, layer, delta, first, values=check)
 
         def add(x: Tensor, change: Tensor) -> Tensor:
             x = x.clone()
@@ -109,9 +113,11 @@ class FullForward:
         layer: int,
         resid: Float[Tensor, "case prompt window d_model"],
         first: int,
+        *,
+        check: bool = True,
     ) -> Float[Tensor, "case prompt d_model"]:
         """What leaves the last block when another residual stream enters block `layer`."""
-        check_change(self.n_layers, base, min(layer, self.n_layers - 1), resid, first)
+        check_change(self.n_layers, base, min(layer, self.n_layers - 1), resid, first, values=check)
         if layer == self.n_layers:
             out, seen = at_read(base, resid, first)
             return torch.where(seen[:, None], out, base.final)
@@ -131,12 +137,14 @@ class FullForward:
         layer: int,
         kind: Kind,
         delta: Float[Tensor, "case prompt pos d_model"],
+        *,
+        check: bool = True,
     ) -> Float[Tensor, "case prompt pos head d_head"]:
         """Weighted values of each head when its own queries, keys or values see another residual.
 
         All heads of the layer see the change at once: none of them hears another of its layer.
         """
-        check_change(self.n_layers, base, layer, delta, 0)
+        check_change(self.n_layers, base, layer, delta, 0, values=check)
         bridge, name = self.bridge, f"blocks.{layer}.attn.hook_{kind.lower()}_input"
         before = bool(getattr(bridge.cfg, "use_split_qkv_input", False))
         bridge.set_use_split_qkv_input(True)

@@ -21,7 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from th_utils import transformer
+from th_utils import checks, transformer
+from th_utils.changes import at_read, check_answers, check_change, check_tokens, pick
 from th_utils.errors import CompanionError
 from th_utils.transformer import Block, Transformer
 
@@ -80,7 +81,14 @@ class Replay:
     def logit_difference(
         self, right: Int[Tensor, " prompt"], wrong: Int[Tensor, " prompt"]
     ) -> Readout:
-        """A readout: logit of token `right` minus logit of token `wrong`, in nats."""
+        """A readout: logit of token `right` minus logit of token `wrong`, in nats.
+
+        >>> engine = Replay(transformer.random_transformer())
+        >>> readout = engine.logit_difference(torch.tensor([1, 2]), torch.tensor([3, 4]))
+        >>> readout(engine.trace(torch.arange(12).view(2, 6)).final).shape
+        torch.Size([2])
+        """
+        check_answers(right, wrong, self.model.W_U.shape[1])
         direction = (self.model.W_U[:, right] - self.model.W_U[:, wrong]).T
         constant = 0.0 if self.model.b_U is None else self.model.b_U[right] - self.model.b_U[wrong]
 
@@ -97,6 +105,10 @@ class Replay:
         Args:
             tokens: prompts of equal length, or padded on the right.
             read: the position of each prompt whose output is wanted; the last one when None.
+
+        >>> engine = Replay(transformer.random_transformer())
+        >>> engine.trace(torch.arange(12).view(2, 6)).resid.shape  # 2 layers, 2 prompts
+        torch.Size([2, 2, 6, 16])
         """
         check_tokens(tokens, read, self.model.W_E.shape[0], self.model.W_pos)
         if read is None:
@@ -120,6 +132,8 @@ class Replay:
         layer: int,
         delta: Float[Tensor, "case prompt changed d_model"],
         first: int = 0,
+        *,
+        check: bool = True,
     ) -> Float[Tensor, "case prompt d_model"]:
         """What leaves the last block when something is added to a block's attention output.
 
@@ -128,11 +142,20 @@ class Replay:
             layer: the block.
             delta: what is added, at `changed` consecutive positions beginning at `first`.
             first: the first of these.
+            check: refuse values that are not finite, which waits for the device once.
 
         Returns:
             The residual stream at `base.read`.
+
+        >>> engine = Replay(transformer.random_transformer())
+        >>> base = engine.trace(torch.arange(12).view(2, 6))
+        >>> nothing = torch.zeros(3, 2, 1, 16)  # three interventions on two prompts
+        >>> engine.write(base, 0, nothing, first=4).shape
+        torch.Size([3, 2, 16])
+        >>> torch.allclose(engine.write(base, 0, nothing, first=4), base.final, atol=1e-5)
+        True
         """
-        self._check(base, layer, delta, first)
+        check_change(self.n_layers, base, layer, delta, first, values=check)
         block, changed = self.model.blocks[layer], slice(first, first + delta.shape[2])
         if layer == self.n_layers - 1:  # only what changes at the position read can be seen
             delta, seen = at_read(base, delta, first)
@@ -145,7 +168,7 @@ class Replay:
         )
         rest = base.resid[layer + 1][:, changed.stop :]
         out = torch.cat([out, rest.expand(len(delta), *rest.shape)], dim=2)
-        return self.advance(base, layer + 1, out, first)
+        return self.advance(base, layer + 1, out, first, check=False)
 
     def _after_attention(
         self, block: Block, x: Tensor, mid: Tensor, delta: Tensor
@@ -160,6 +183,8 @@ class Replay:
         layer: int,
         resid: Float[Tensor, "case prompt window d_model"],
         first: int,
+        *,
+        check: bool = True,
     ) -> Float[Tensor, "case prompt d_model"]:
         """What leaves the last block when another residual stream enters block `layer`.
 
@@ -168,11 +193,19 @@ class Replay:
             layer: the block that `resid` enters; the number of layers for none.
             resid: the residual stream at the positions from `first` to the last.
             first: the first position that differs from the clean run.
+            check: refuse values that are not finite, which waits for the device once.
 
         Returns:
             The residual stream at `base.read`.
+
+        >>> engine = Replay(transformer.random_transformer())
+        >>> base = engine.trace(torch.arange(12).view(2, 6))
+        >>> same = base.resid[1][None, :, 2:]  # one case: what enters block 1 from position 2 on
+        >>> torch.allclose(engine.advance(base, 1, same, 2), base.final, atol=1e-5)
+        True
         """
-        self._check(base, min(layer, self.n_layers - 1), resid, first)
+        at_most = min(layer, self.n_layers - 1)
+        check_change(self.n_layers, base, at_most, resid, first, values=check)
         if first + resid.shape[2] != base.n_positions:
             raise CompanionError(
                 f"resid has {resid.shape[2]} positions from {first} on, expected "
@@ -210,6 +243,8 @@ class Replay:
         layer: int,
         kind: Kind,
         delta: Float[Tensor, "case prompt pos d_model"],
+        *,
+        check: bool = True,
     ) -> Float[Tensor, "case prompt pos head d_head"]:
         """Weighted values of each head when its own queries, keys or values see another residual.
 
@@ -221,8 +256,16 @@ class Replay:
             layer: the block of the readers.
             kind: which of their inputs sees the change.
             delta: what is added to the residual stream in front of that input, at all positions.
+            check: refuse values that are not finite, which waits for the device once.
+
+        >>> engine = Replay(transformer.random_transformer())
+        >>> base = engine.trace(torch.arange(12).view(2, 6))
+        >>> z = engine.read(base, 1, "K", torch.zeros(1, 2, 6, 16))
+        >>> torch.allclose(z[0], base.z[1], atol=1e-5)
+        True
         """
-        self._check(base, layer, delta, 0)
+        check_change(self.n_layers, base, layer, delta, 0, values=check)
+        checks.shape("delta", delta, (None, None, base.n_positions, None), "every position")
         block, positions = self.model.blocks[layer], torch.arange(base.n_positions)
         positions = positions.to(delta.device)
         normed = block.norm_1(base.resid[layer] + delta)
@@ -254,81 +297,10 @@ class Replay:
         size = memory // each
         yield from (slice(start, min(start + size, cases)) for start in range(0, cases, size))
 
-    def _check(self, base: Trace, layer: int, change: Tensor, first: int) -> None:
-        check_change(self.n_layers, base, layer, change, first)
-
-
-def check_tokens(
-    tokens: Tensor, read: Tensor | None, d_vocab: int, W_pos: Tensor | None = None
-) -> None:
-    """Raise a CompanionError unless prompts can be run and read where it is said."""
-    if tokens.ndim != 2 or 0 in tokens.shape:
-        raise CompanionError(
-            f"tokens has shape {tuple(tokens.shape)}, expected (prompt, pos), neither empty"
-        )
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= d_vocab:
-        raise CompanionError(f"tokens run from {low} to {high}, expected 0 to {d_vocab - 1}")
-    if W_pos is not None and tokens.shape[1] > len(W_pos):
-        raise CompanionError(
-            f"tokens has shape {tuple(tokens.shape)}: this model takes {len(W_pos)} positions"
-        )
-    if read is not None:
-        if tuple(read.shape) != (len(tokens),):
-            raise CompanionError(
-                f"read has shape {tuple(read.shape)}, expected ({len(tokens)},): one position "
-                "for each prompt"
-            )
-        low, high = int(read.min()), int(read.max())
-        if low < 0 or high >= tokens.shape[1]:
-            raise CompanionError(
-                f"read runs from {low} to {high}, expected 0 to {tokens.shape[1] - 1}"
-            )
-
-
-def check_change(n_layers: int, base: Any, layer: int, change: Tensor, first: int) -> None:
-    """Raise a CompanionError unless a change fits the clean run that it is made in."""
-    prompts, positions = base.tokens.shape
-    d_model = base.final.shape[-1]
-    if not 0 <= layer < n_layers:
-        raise CompanionError(f"layer {layer} is out of range: expected 0 to {n_layers - 1}")
-    if change.ndim != 4 or change.shape[1] != prompts or change.shape[3] != d_model:
-        raise CompanionError(
-            f"the change has shape {tuple(change.shape)}, expected (case, {prompts}, positions, "
-            f"{d_model})"
-        )
-    if 0 in change.shape:
-        raise CompanionError(f"the change has shape {tuple(change.shape)}: nothing to do")
-    if first < 0 or first + change.shape[2] > positions:
-        raise CompanionError(
-            f"positions {first} to {first + change.shape[2] - 1} are out of range: expected 0 to "
-            f"{positions - 1}"
-        )
-    if change.dtype != base.final.dtype or change.device != base.final.device:
-        raise CompanionError(
-            f"the change is {change.dtype} on {change.device}, the clean run {base.final.dtype} "
-            f"on {base.final.device}"
-        )
-
 
 def causal_mask(queries: int, keys: int, device: Any) -> Tensor:
     """True where one of the last `queries` positions may look, of `keys` in all."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
-
-
-def pick(x: Float[Tensor, "prompt pos d_model"], at: Int[Tensor, " prompt"]) -> Tensor:
-    """One position of each prompt."""
-    return x[torch.arange(len(x), device=x.device), at]
-
-
-def at_read(
-    base: Any, x: Float[Tensor, "case prompt window d_model"], first: int
-) -> tuple[Float[Tensor, "case prompt d_model"], Tensor]:
-    """The position read of each prompt, in a window that begins at `first`; and if it is in it."""
-    where = base.read - first
-    seen = (where >= 0) & (where < x.shape[2])
-    index = where.clamp(0, x.shape[2] - 1)[None, :, None, None]
-    return x.gather(2, index.expand(len(x), -1, 1, x.shape[-1]))[:, :, 0], seen
 
 
 def _joined(past: Tensor, new: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from th_utils.changes import check_pair
 from th_utils.errors import CompanionError
 from th_utils.fullforward import FullForward, FullTrace
 from th_utils.progress import track
@@ -46,6 +47,17 @@ def activation_patching(
 
     Returns:
         Values of the readout, not differences. The axis `head` is there for "z" only.
+
+    Raises:
+        CompanionError: the runs do not fit each other, a value is not finite, the site is
+            unknown, or `memory` is too little for one intervention.
+
+    >>> from th_utils.transformer import random_transformer
+    >>> engine = Replay(random_transformer())  # of a real model: th_utils.engine.of(bridge)
+    >>> base, source = (engine.trace(t) for t in torch.arange(24).view(2, 2, 6))
+    >>> readout = engine.logit_difference(torch.tensor([1, 2]), torch.tensor([3, 4]))
+    >>> activation_patching(engine, base, source, readout).shape
+    torch.Size([2, 6, 2, 2])
     """
     check_pair(base, source)
     if site not in ("z", "attn_out", "resid_pre"):
@@ -59,14 +71,14 @@ def activation_patching(
         here = slice(at, at + 1)
         if site == "resid_pre":
             resid = torch.cat([source.resid[layer][:, here], base.resid[layer][:, at + 1 :]], dim=1)
-            finals = [engine.advance(base, layer, resid[None], at)]
+            finals = [engine.advance(base, layer, resid[None], at, check=False)]
         else:
             change = source.z[layer][:, here] - base.z[layer][:, here]
             delta = torch.einsum("nphe,hed->hnpd", change, engine.W_O(layer))
             delta = delta if site == "z" else delta.sum(0, keepdim=True)
             window = positions - at
             finals = [
-                engine.write(base, layer, delta[part], at)
+                engine.write(base, layer, delta[part], at, check=False)
                 for part in engine.chunks(base, len(delta), window, memory)
             ]
         values[layer, at] = readout(torch.cat(finals))
@@ -103,6 +115,17 @@ def path_patching(
 
     Returns:
         Values of the readout, NaN for readers that are not in a later layer or not asked for.
+
+    Raises:
+        CompanionError: the runs do not fit each other, a value is not finite, the kind or a
+            reader is unknown, or `memory` is too little for one intervention.
+
+    >>> from th_utils.transformer import random_transformer
+    >>> engine = Replay(random_transformer())  # of a real model: th_utils.engine.of(bridge)
+    >>> base, source = (engine.trace(t) for t in torch.arange(24).view(2, 2, 6))
+    >>> readout = engine.logit_difference(torch.tensor([1, 2]), torch.tensor([3, 4]))
+    >>> path_patching(engine, base, source, readout, "Q").shape
+    torch.Size([2, 2, 2, 2, 2])
     """
     check_pair(base, source)
     if kind not in ("Q", "K", "V"):
@@ -126,11 +149,11 @@ def path_patching(
         found = senders.new_empty(len(senders), len(of_layer[layer]), len(base.tokens))
         W_O = engine.W_O(layer)
         for part in engine.chunks(base, len(senders), base.n_positions - first, memory):
-            moved = engine.read(base, layer, kind, senders[part])[:, :, first:]
+            moved = engine.read(base, layer, kind, senders[part], check=False)[:, :, first:]
             moved -= base.z[layer][:, first:]
             for i, head in enumerate(of_layer[layer]):
                 delta = moved[:, :, :, head] @ W_O[head]
-                found[part, i] = readout(engine.write(base, layer, delta, first))
+                found[part, i] = readout(engine.write(base, layer, delta, first, check=False))
         at = torch.tensor(of_layer[layer], device=values.device)
         values[:layer, :, layer].index_copy_(2, at, found.unflatten(0, (layer, heads)))
     return values
@@ -154,19 +177,3 @@ def _first_difference(base: Trace | FullTrace, source: Trace | FullTrace) -> int
     differs = (base.tokens != source.tokens).any(dim=0)
     same = differs.long().cumsum(0) == 0
     return int(same.sum())
-
-
-def check_pair(base: Trace | FullTrace, source: Trace | FullTrace) -> None:
-    """Raise a CompanionError unless two runs can be patched into one another."""
-    if base.tokens.shape != source.tokens.shape:
-        raise CompanionError(
-            f"source has tokens of shape {tuple(source.tokens.shape)}, expected "
-            f"{tuple(base.tokens.shape)} as in base"
-        )
-    if base.z.shape != source.z.shape or base.z.dtype != source.z.dtype:
-        raise CompanionError(
-            f"source has z {tuple(source.z.shape)} {source.z.dtype}, expected "
-            f"{tuple(base.z.shape)} {base.z.dtype} as in base: two runs of one model"
-        )
-    if base.z.device != source.z.device:
-        raise CompanionError(f"source is on {source.z.device}, base on {base.z.device}")

@@ -134,7 +134,11 @@ class Transformer:
 def embed(
     model: Transformer, tokens: Int[Tensor, "prompt pos"]
 ) -> Float[Tensor, "prompt pos d_model"]:
-    """The residual stream that enters the first block."""
+    """The residual stream that enters the first block.
+
+    >>> embed(random_transformer(), torch.tensor([[3, 1, 4]])).shape
+    torch.Size([1, 3, 16])
+    """
     x = model.W_E[tokens]
     return x if model.W_pos is None else x + model.W_pos[: tokens.shape[1]]
 
@@ -144,7 +148,12 @@ def project(
     W: Float[Tensor, "head d_model d_head"],
     b: Float[Tensor, "head d_head"] | None,
 ) -> Float[Tensor, "*batch head d_head"]:
-    """Queries, keys or values of all heads, as one matrix product."""
+    """Queries, keys or values of all heads, as one matrix product.
+
+    >>> block = random_transformer().blocks[0]
+    >>> project(torch.ones(5, 16), block.W_Q, block.b_Q).shape
+    torch.Size([5, 2, 8])
+    """
     heads, d_model, d_head = W.shape
     joined = W.permute(1, 0, 2).reshape(d_model, heads * d_head)  # a view for bridged weights
     flat = x.reshape(-1, d_model)
@@ -155,7 +164,11 @@ def project(
 def write_out(
     block: Block, z: Float[Tensor, "*batch head d_head"]
 ) -> Float[Tensor, "*batch d_model"]:
-    """What the attention of a block adds to the residual stream, its bias included."""
+    """What the attention of a block adds to the residual stream, its bias included.
+
+    >>> write_out(random_transformer().blocks[0], torch.ones(5, 2, 8)).shape
+    torch.Size([5, 16])
+    """
     flat, W_O = z.reshape(-1, block.W_O.shape[0] * block.W_O.shape[1]), block.W_O.flatten(0, 1)
     out = flat @ W_O if block.b_O is None else torch.addmm(block.b_O, flat, W_O)
     return out.view(*z.shape[:-2], -1)
@@ -164,7 +177,12 @@ def write_out(
 def mlp(
     model: Transformer, block: Block, x: Float[Tensor, "*batch d_model"]
 ) -> Float[Tensor, "*batch d_model"]:
-    """What the MLP of a block adds to the residual stream, given its input `x` before the norm."""
+    """What the MLP of a block adds to the residual stream, given its input `x` before the norm.
+
+    >>> model = random_transformer("llama")
+    >>> mlp(model, model.blocks[0], torch.ones(5, 16)).shape
+    torch.Size([5, 16])
+    """
 
     def linear(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
         return x @ W if b is None else torch.addmm(b, x, W)
@@ -184,7 +202,14 @@ def rotated(
     x: Float[Tensor, "*batch pos head d_head"],
     positions: Int[Tensor, "*#batch pos"],
 ) -> Float[Tensor, "*batch pos head d_head"]:
-    """Queries or keys turned by the rotary embedding of their positions (see `Rotary`)."""
+    """Queries or keys turned by the rotary embedding of their positions (see `Rotary`).
+
+    Su et al. (2021), equation 34, with the coordinates paired half the turned width apart.
+
+    >>> model, x = random_transformer("llama"), torch.ones(1, 2, 8)
+    >>> rotated(model, x, torch.tensor([0])).equal(x), rotated(model, x, torch.tensor([7])).equal(x)
+    (True, False)
+    """
     if model.rotary is None:
         return x
     half = model.rotary.dims // 2
