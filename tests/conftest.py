@@ -181,10 +181,3 @@ def tiny_bridge(tiny_model):
     from th_utils import models
 
     return models.load(tiny_model)
-
-
-def pytest_collection_modifyitems(items) -> None:
-    """Give the tests of the pretrained model to one worker, so that it is in memory once."""
-    for item in items:
-        if item.get_closest_marker("model"):
-            item.add_marker(pytest.mark.xdist_group("model"))
