@@ -5,6 +5,9 @@ VENV ?= .venv
 SIZE ?= quick
 EDITION ?= smollm2-135m-instruct-q4
 CORES ?= 2
+# Of `make bench`: where it runs, and whether its longest job is timed in full.
+DEVICE ?= cpu
+WHOLE ?=
 # Optional address of a package index with the CPU build of torch, which is much smaller than the
 # one with CUDA that pip chooses on Linux.
 TORCH_INDEX ?=
@@ -21,7 +24,7 @@ PYTEST = $(TEST_ENV) $(PY) -m pytest -n 2 --dist loadscope
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help book chapter test test-fast lab refresh record lint release-check clear-cache clean env
+.PHONY: help book chapter test test-fast bench lab refresh record lint release-check clear-cache clean env
 
 help: ## list the targets
 	@echo 'Targets (variables: SIZE=$(SIZE) EDITION=$(EDITION) CORES=$(CORES)):'
@@ -39,6 +42,9 @@ test: $(READY) ## run all tests, the notebooks among them
 
 test-fast: $(READY) ## run the tests that take less than two minutes together
 	@$(PYTEST) -m "not slow and not model and not chromium" tests th_utils
+
+bench: $(READY) ## time the kernels beside TransformerLens, a quarter of an hour (DEVICE=cpu|cuda WHOLE=1)
+	@$(PY) -m benchmarks --device "$(DEVICE)" $(if $(WHOLE),--whole)
 
 lab: $(READY) ## open JupyterLab on the chapters
 	@$(VENV)/bin/jupyter lab notebooks
