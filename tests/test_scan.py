@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks import scan_7b
 from benchmarks.scan_7b import write_checkpoint
 from th_utils import scan as scans
 from th_utils import scan_store
@@ -505,6 +506,21 @@ def test_operations_are_counted():
     width = 2 * 3
     one = sum(2 for _ in range(width) for _ in range(width) for _ in range(7))
     assert scans.operations(shape) == 3 * 3 * one
+
+
+def test_the_benchmark_reports_what_it_measured(tmp_path, monkeypatch):
+    shape = {"layers": 3, "heads": 2, "kv_heads": 2, "d_model": 64, "d_head": 16}
+    monkeypatch.setattr(scan_7b, "SHAPE_7B", shape)
+    out = tmp_path / "result.json"
+    arguments = ["--layers", "3", "--top", "4", "--folder", str(tmp_path), "--out", str(out)]
+    assert scan_7b.main([*arguments, "--kill-after", "0.2"]) == 0
+    said = json.loads(out.read_text())
+    assert said["shape"] == shape and said["operations"] == 9 * 2 * 32 * 32 * 64
+    assert [part["exit"] for part in said["parts"]] == [-signal.SIGKILL, 0]
+    assert 0 < said["cpu_seconds"] and 2**26 < said["peak_bytes"] < 2**31
+    rate = said["operations"] / said["cpu_seconds"]
+    assert said["estimate_70b"]["cpu_hours"] == pytest.approx(2 * 3 * 3160 * 8192**3 / rate / 3600)
+    assert str(tmp_path) not in out.read_text()
 
 
 @pytest.mark.slow
