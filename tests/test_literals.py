@@ -83,10 +83,21 @@ def _harmless(tree: ast.Module) -> set[int]:
     return {id(inner) for value in values for inner in ast.walk(value)}
 
 
+def _without_examples(code: str) -> str:
+    """The code with its doctests blanked: they run on small random models, which have no heads
+    that anybody could mean."""
+    kept, inside = [], False
+    for line in code.splitlines():
+        text = line.strip()
+        inside = text.startswith(">>>") or (inside and text not in ("", '"""'))
+        kept.append("" if inside else line)
+    return "\n".join(kept)
+
+
 def complaints_in_code(code: str) -> Iterator[str]:
     """What looks like an index of a particular head; in strings and comments too."""
     code = re.sub(r"^(\s*)[%!].*$", r"\1pass", code, flags=re.MULTILINE)
-    lines = ["", *code.splitlines()]
+    lines = ["", *_without_examples(code).splitlines()]
     tree = ast.parse(code)
     harmless = _harmless(tree)
     for node in ast.walk(tree):
@@ -159,6 +170,7 @@ def test_planted_heads_are_found(code):
         "first = scores[0, 0]",
         "%pip install x\nWIDE_SIZE = (7, 3)",
         "grid = (3, 4)  # not a head",
+        '"""Check.\n\n>>> index(12)\nhead 12 is out of range\n"""',
     ],
 )
 def test_harmless_numbers_pass(code):

@@ -177,9 +177,7 @@ class TestBadInput:
 
     def test_runs_of_different_shapes(self):
         source = self.fast.trace(torch.arange(8).view(2, 4))
-        with pytest.raises(
-            CompanionError, match=r"source.tokens has shape \(2, 4\)"
-        ):
+        with pytest.raises(CompanionError, match=r"source.tokens has shape \(2, 4\)"):
             sweeps.activation_patching(self.fast, self.base, source, self.readout)
 
     def test_runs_of_different_models(self):
@@ -199,7 +197,9 @@ class TestBadInput:
             sweeps.activation_patching(self.fast, self.base, self.base, self.readout, site="mlp")
 
     def test_a_reader_that_is_not_there(self):
-        with pytest.raises(CompanionError, match=r"reader \(1, 2\) is out of range"):
+        with pytest.raises(
+            CompanionError, match="head of a reader 2 is out of range: expected 0 to 1"
+        ):
             sweeps.path_patching(
                 self.fast, self.base, self.base, self.readout, "Q", readers=[(1, 2)]
             )

@@ -124,7 +124,7 @@ def _norm(module: Any, cfg: Any) -> Norm:
 def _compare(model: Transformer, bridge: Any) -> None:
     """Raise unless the model gives the bridge's logits on a dozen tokens."""
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(model.W_E.shape[0], (1, 12), generator=generator).to(model.W_E.device)
+    tokens = torch.randint(len(model.W_E), [1, 12], generator=generator).to(model.W_E.device)
     expected = bridge(tokens, return_type="logits")[:, -1]
     replay = Replay(model)
     found = replay.logits(replay.trace(tokens).final)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from th_utils import checks
 from th_utils.changes import check_pair
 from th_utils.errors import CompanionError
 from th_utils.fullforward import FullForward, FullTrace
@@ -135,11 +136,8 @@ def path_patching(
     if wanted is None:
         wanted = [(layer, head) for layer in range(1, layers) for head in range(heads)]
     for layer, head in wanted:
-        if not (0 <= layer < layers and 0 <= head < heads):
-            raise CompanionError(
-                f"reader ({layer}, {head}) is out of range: expected layers 0 to {layers - 1} and "
-                f"heads 0 to {heads - 1}"
-            )
+        checks.index("layer of a reader", layer, layers)
+        checks.index("head of a reader", head, heads)
     values = base.final.new_full((layers, heads, layers, heads, len(base.tokens)), math.nan)
     first = min(_first_difference(base, source), base.n_positions - 1)
     writes = head_writes(engine, base, source)
