@@ -79,3 +79,44 @@ def reader(weights: AttentionWeights, kind: str, layer: int, head: int, offset: 
 def composition(first: Tensor, second: Tensor) -> float:
     """Frobenius norm of the product over the product of the norms (Elhage et al. 2021)."""
     return float((first @ second).norm() / (first.norm() * second.norm()))
+
+
+# --- the shapes of real families, narrow enough for dense float64 matrices of every head
+
+
+FAMILIES = {
+    "gpt2": {"heads": 12, "d_model": 768},
+    "neox": {"heads": 8, "d_model": 512, "rotary": Rotary(base=10000.0, dims=16)},
+    "llama": {"heads": 9, "kv_heads": 3, "d_model": 576, "rotary": Rotary(base=100000.0, dims=64)},
+}
+
+
+def family(
+    name: str, seed: int = 0, *, layers: int = 2, dtype: torch.dtype = torch.float64
+) -> AttentionWeights:
+    """Random weights with the widths, heads, rotary embedding and norm of a model family.
+
+    The spectrum of each factor falls tenfold, and the norms' gains are folded: readers and writers
+    of GPT-2 and GPT-NeoX are centred, since those have LayerNorm, those of Llama are not.
+    """
+    weights = random_weights(seed, layers=layers, d_head=64, **FAMILIES[name])
+    generator = torch.Generator().manual_seed(seed + 1000)
+    fall = torch.logspace(0, -1, 64, dtype=torch.float64)
+    gain = 1 + 0.3 * torch.randn(
+        layers, 1, weights.d_model, 1, generator=generator, dtype=torch.float64
+    )
+    readers = [gain * matrix * fall for matrix in (weights.W_Q, weights.W_K, weights.W_V)]
+    W_O = weights.W_O * fall[:, None]
+    if name != "llama":
+        readers = [matrix - matrix.mean(dim=-2, keepdim=True) for matrix in readers]
+        W_O = W_O - W_O.mean(dim=-1, keepdim=True)
+    return AttentionWeights(*readers, W_O, weights.rotary).to(dtype)
+
+
+def component(v: Tensor, matrices: list[Tensor]) -> Tensor:
+    """Score of write directions ``v [..., d_model]``: the length of v M against that of M.
+
+    Several matrices (a rotary reader at several offsets) enter by their mean squares.
+    """
+    seen = sum((v @ M).square().sum(dim=-1) for M in matrices)
+    return (seen / sum(M.square().sum() for M in matrices)).sqrt()

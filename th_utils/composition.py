@@ -204,7 +204,9 @@ def _unit(matrices: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch n m"]:
     # by the largest entry first: squares of very small or very large numbers leave the range
     peak = torch.maximum(matrices.amax(dim=(-2, -1)), -matrices.amin(dim=(-2, -1)))
     scaled = matrices / torch.where(peak > 0, peak, one)[..., None, None]
-    norm = torch.linalg.vector_norm(scaled, dim=(-2, -1), keepdim=True)
+    # in two stages: one sum over all the squares loses a digit in float32
+    rows = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    norm = torch.linalg.vector_norm(rows, dim=-2, keepdim=True)
     return scaled.div_(torch.where(norm > 0, norm, one))
 
 
