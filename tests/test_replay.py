@@ -68,6 +68,52 @@ def test_another_residual_stream_is_replayed(both, first):
         assert close(fast.logits(found), full.logits(full.advance(clean, layer, resid, first)))
 
 
+@pytest.mark.parametrize("window", [1, 3])
+def test_each_prompt_from_a_position_of_its_own(both, window):
+    """A window that ends at the position read, wherever that is."""
+    fast, full, base, clean = both
+    first = base.read - window + 1
+    rows = torch.arange(3)[:, None]
+    at = first[:, None] + torch.arange(window)
+    for layer in range(fast.n_layers + 1):
+        resid = draw(4, 3, window, base.final.shape[-1], seed=layer)
+        found = fast.advance(base, layer, resid, first)
+        whole = base.resid[layer] if layer < fast.n_layers else torch.zeros_like(base.resid[0])
+        whole = whole.expand(4, *whole.shape).clone()
+        whole[:, rows, at] = resid
+        assert close(fast.logits(found), full.logits(full.advance(clean, layer, whole, 0)))
+
+
+@pytest.mark.parametrize("place", ["end", "all"])
+def test_a_listener_hears_the_attention_and_adds_to_it(both, place):
+    """The patterns of a clean run are the bridge's; what it adds is added."""
+    fast, full, base, clean = both
+    _, cache = full.bridge.run_with_cache(base.tokens)
+    heard = {}
+    first = 0 if place == "all" else base.read
+    resid = base.resid[1][None]
+    if place == "end":
+        resid = resid[:, torch.arange(3), base.read][:, :, None]
+
+    def listener(layer, attention):
+        heard[layer] = torch.stack([attention.pattern(h) for h in range(fast.n_heads)], dim=2)
+        return torch.full_like(base.final, 0.5)[None, :, None] if layer == 2 else None
+
+    found = fast.advance(base, 1, resid, first, listener=listener)
+    expected = full.write(clean, 2, torch.full((1, 3, POSITIONS, found.shape[-1]), 0.5))
+    assert close(fast.logits(found), full.logits(expected))
+    assert sorted(heard) == [1, 2]
+    for layer, pattern in heard.items():
+        for i, read in enumerate(base.read.tolist()):
+            expected = cache[f"blocks.{layer}.attn.hook_pattern"][i, :, read, : read + 1]
+            if place == "end":  # its own key stands behind all others
+                row = pattern[0, i, :, 0]
+                row = torch.cat([row[:, :read], row[:, -1:]], dim=1)
+            else:
+                row = pattern[0, i, :, 0 if layer == 2 else read, : read + 1]
+            assert torch.allclose(row, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["Q", "K", "V"])
 def test_a_reader_alone_sees_the_change(both, kind):
     fast, full, base, clean = both
@@ -227,6 +273,16 @@ class TestBadInput:
     def test_changes_that_do_not_fit(self, shape, layer, first, said):
         with pytest.raises(CompanionError, match=said):
             self.fast.write(self.base, layer, self.change(*shape), first)
+
+    def test_a_window_that_ends_before_the_position_read(self):
+        first = torch.tensor([0, 1, 2])
+        with pytest.raises(CompanionError, match="as many as reach the position read"):
+            self.fast.advance(self.base, 0, self.change(1, 3, 2, 16), first)
+
+    @pytest.mark.parametrize("first", [[0, 1], [0, -1, 2], [0, 1, 9]])
+    def test_windows_that_begin_nowhere(self, first):
+        with pytest.raises(CompanionError, match="first has shape|expected 0 to 8"):
+            self.fast.advance(self.base, 0, self.change(1, 3, 9, 16), torch.tensor(first))
 
     def test_another_dtype(self):
         with pytest.raises(CompanionError, match="is torch.float64, expected one dtype"):

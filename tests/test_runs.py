@@ -46,6 +46,7 @@ def test_a_run_keeps_what_each_prompt_gives_alone(bridge, prompts, run):
         close(run.logit_difference[i], final[prompts.io[i]] - final[prompts.s[i]])
         assert bool(run.correct[i]) == (int(final.argmax()) == int(prompts.io[i]))
         close(run.final_scale[i], cache["ln_final.hook_scale"][0, -1, 0])
+        close(run.final[i], cache["ln_final.hook_in"][0, -1])
         for layer in range(bridge.cfg.n_layers):
             stem = f"blocks.{layer}"
             close(run.resid[layer, i], cache[f"{stem}.hook_resid_pre"][0, -1])

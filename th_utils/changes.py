@@ -35,7 +35,7 @@ def check_tokens(
 
 
 def check_change(
-    n_layers: int, base: Any, layer: int, change: Tensor, first: int, *, values: bool
+    n_layers: int, base: Any, layer: int, change: Tensor, first: int | Tensor, *, values: bool
 ) -> None:
     """Raise a CompanionError unless a change fits the clean run that it is made in.
 
@@ -50,14 +50,33 @@ def check_change(
         "case, prompt, position, d_model",
     )
     checks.not_empty("the change", change)
-    if first < 0 or first + change.shape[2] > positions:
+    if isinstance(first, Tensor):
+        checks.shape("first", first, (prompts,), "one position for each prompt")
+        low, high = torch.stack(first.aminmax()).tolist() if values else (0, 0)
+    else:
+        low, high = first, first + change.shape[2] - 1
+    if low < 0 or high >= positions:
         raise CompanionError(
-            f"the change is to positions {first} to {first + change.shape[2] - 1}, expected 0 to "
-            f"{positions - 1}"
+            f"the change is to positions {low} to {high}, expected 0 to {positions - 1}"
         )
     checks.alike(base=base.final, change=change)
     if values:
         checks.finite(change=change)
+
+
+def check_reach(base: Any, resid: Tensor, first: int | Tensor, *, values: bool) -> None:
+    """Raise a CompanionError unless a residual stream reaches as far as it has to."""
+    window = resid.shape[2]
+    if isinstance(first, int):
+        if first + window != base.n_positions:
+            raise CompanionError(
+                f"resid has {window} positions from {first} on, expected "
+                f"{base.n_positions - first}: all to the end of the prompt"
+            )
+    elif values and not bool((base.read < first + window).all()):
+        raise CompanionError(
+            f"resid has {window} positions: expected as many as reach the position read"
+        )
 
 
 def check_answers(right: Tensor, wrong: Tensor, d_vocab: int) -> None:
@@ -87,7 +106,7 @@ def pick(x: Float[Tensor, "prompt pos d_model"], at: Int[Tensor, " prompt"]) -> 
 
 
 def at_read(
-    base: Any, x: Float[Tensor, "case prompt window d_model"], first: int
+    base: Any, x: Float[Tensor, "case prompt window d_model"], first: int | Int[Tensor, " prompt"]
 ) -> tuple[Float[Tensor, "case prompt d_model"], Tensor]:
     """The position read of each prompt, in a window that begins at `first`; and if it is in it."""
     where = base.read - first

@@ -11,10 +11,10 @@ Three ways to see the effect, from narrow to wide:
     only one later head's query sees the edit; its norm and softmax are recomputed, everything
     between is frozen. This is the channel that a Q-composition score speaks of.
 `replay`
-    everything after the edit at the end position is recomputed (earlier positions cannot see it),
-    with the attention patterns either recomputed or frozen.
+    everything after the edit at the end position is recomputed (earlier positions cannot see it).
 `run_edited`
-    a forward pass of the whole model, at chosen or all positions.
+    a forward pass of the whole model, at chosen or all positions, with the attention patterns
+    either recomputed or frozen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from th_utils import transformer
+from th_utils.engine import from_bridge
 from th_utils.errors import CompanionError
+from th_utils.replay import Attention, Replay
 from th_utils.runs import CleanRun, rotary, rotate_at
 from th_utils.svd import HeadSVD
 
@@ -279,12 +282,12 @@ def replay(
     *,
     watch: Sequence[tuple[int, int]] = (),
     edits: Sequence[Sequence[ComponentEdit]] = (),
-    freeze_attention: bool = False,
 ) -> Replayed:
     """Everything after an edit of the attention output at the end position, recomputed.
 
     No other position can see the edit, so their keys and values come from the clean run and only
-    the end position is carried through the blocks: some twenty times cheaper than a forward pass.
+    the end position is carried through the blocks (`th_utils.replay`): some twenty times cheaper
+    than a forward pass.
 
     Args:
         bridge: `TransformerBridge` in compatibility mode.
@@ -293,7 +296,10 @@ def replay(
         delta: what is added to that output, case by case (``edit.apply(o) - o``).
         watch: (layer, head) pairs, later than `layer`, whose end attention is returned.
         edits: per case, further edits of heads in this layer or later ones.
-        freeze_attention: hold the attention patterns of later blocks at their clean values.
+
+    Raises:
+        CompanionError: heads or edits that are not after `layer`, or a model that replay does not
+            know (`run_edited` runs any).
     """
     for pair in ((layer, 0), *watch):
         _check_range(bridge.cfg.n_layers, bridge.cfg.n_heads, *pair)
@@ -305,76 +311,49 @@ def replay(
         raise CompanionError(
             f"edits: one list per case ({delta.shape[1]}), none before layer {layer}"
         )
-    n, cases, d_model = delta.shape
-    x = run.resid[layer][:, None].expand(n, cases, d_model)
+    model = from_bridge(bridge)
+    block, end = model.blocks[layer], run.prompts.positions["end"]
     patterns: dict[tuple[int, int], Tensor] = {}
-    for at in range(layer, bridge.cfg.n_layers):
-        block = bridge.blocks[at]
-        if at == layer:
-            z = run.z[at][:, None].expand(n, cases, -1, -1)
-        else:
-            z, pattern = _end_heads(bridge, run, at, block.ln1(x), freeze_attention)
-            patterns.update({pair: pattern[:, :, pair[1]] for pair in watch if pair[0] == at})
-        out = z.flatten(2) @ block.attn.W_O.detach().flatten(0, 1)
-        if block.attn.b_O is not None:
-            out = out + block.attn.b_O
-        if at == layer:
-            out = out + delta
-        for case, edit in ((c, e) for c, listed in enumerate(edits) for e in listed):
-            if edit.layer == at:
-                output = z[:, case, edit.head] @ block.attn.W_O[edit.head].detach()
-                out = out.index_add(  # not in place: `out` may be shared by all cases
-                    1,
-                    torch.tensor([case], device=out.device),
-                    (edit.apply(output) - output)[:, None],
-                )
-        if getattr(bridge.cfg, "parallel_attn_mlp", False):
-            x = x + out + block.mlp(block.ln2(x))
-        else:
-            x = x + out
-            x = x + block.mlp(block.ln2(x))
-    answers = torch.stack([run.prompts.io, run.prompts.s], dim=-1)
-    W_U, b_U = bridge.W_U.detach(), bridge.b_U.detach()
-    logits = (
-        torch.einsum("ncd,dna->nca", bridge.ln_final(x), W_U[:, answers]) + b_U[answers][:, None]
+
+    def listener(at: int, attention: Attention) -> Tensor | None:
+        for pair in watch:
+            if pair[0] == at:
+                pattern = attention.pattern(pair[1])[:, :, 0]  # the end sees the past and itself
+                index = end[None, :, None].expand(*pattern.shape[:2], 1)
+                placed = pattern[..., :-1].scatter(-1, index, pattern[..., -1:])
+                patterns[pair] = placed.transpose(0, 1)
+        change = _changes(edits, at, attention.z[:, :, 0], model.blocks[at].W_O)
+        return None if change is None else change[:, :, None]
+
+    z = run.z[layer]
+    written = transformer.write_out(block, z) + delta.transpose(0, 1)
+    change = _changes(edits, layer, z.expand(delta.shape[1], *z.shape), block.W_O)
+    mid = run.resid[layer] + (written if change is None else written + change)
+    x = mid + transformer.mlp(model, block, run.resid[layer] if model.parallel else mid)
+    final = Replay(model).advance(
+        run.past, layer + 1, x[:, :, None], end, listener=listener, check=False
     )
+    answers = torch.stack([run.prompts.io, run.prompts.s], dim=-1)
+    read = model.W_U[:, answers]
+    logits = torch.einsum("cnd,dna->nca", model.final_norm(final), read)
+    if model.b_U is not None:
+        logits = logits + model.b_U[answers][:, None]
     return Replayed(logits=logits, patterns=patterns)
 
 
-def _end_heads(
-    bridge: Any, run: CleanRun, layer: int, normed: Tensor, freeze_attention: bool
-) -> tuple[Float[Tensor, "prompt case head d_head"], Float[Tensor, "prompt case head pos"]]:
-    """All heads of one layer at the end position, given its normed input there."""
-    attn, turn = bridge.blocks[layer].attn, rotary(bridge)
-    n, cases, _ = normed.shape
-    end = run.prompts.positions["end"]
-
-    def project(name: str) -> Tensor:
-        weight, bias = getattr(attn, f"W_{name}").detach(), getattr(attn, f"b_{name}")
-        x = torch.einsum("ncd,hde->nche", normed, weight)
-        return x if bias is None else x + bias.detach()
-
-    def rotated(x: Tensor) -> Tensor:
-        return rotate_at(x.flatten(1, 2), end, turn).view_as(x)
-
-    group = bridge.cfg.n_heads // run.keys.shape[3]
-    own_value = project("V").repeat_interleave(group, dim=2)
-    keys = run.keys[layer].repeat_interleave(group, dim=2)
-    values = run.values[layer].repeat_interleave(group, dim=2)
-    positions = torch.arange(keys.shape[1], device=normed.device)
-    if freeze_attention:
-        pattern = run.pattern["end"][layer][:, None].expand(n, cases, -1, -1)
-    else:
-        query = rotated(project("Q"))
-        own_key = rotated(project("K")).repeat_interleave(group, dim=2)
-        scores = torch.einsum("nche,nphe->nchp", query, keys)
-        own = (query * own_key).sum(dim=-1, keepdim=True)
-        at_end = (positions == end[:, None])[:, None, None]
-        scores = torch.where(at_end, own, scores) / query.shape[-1] ** 0.5
-        scores = scores.masked_fill((positions > end[:, None])[:, None, None], float("-inf"))
-        pattern = scores.softmax(dim=-1)
-    z = torch.einsum("nchp,nphe->nche", pattern, values)
-    index = end.view(-1, 1, 1, 1).expand(n, cases, pattern.shape[2], 1)
-    weight_on_end = torch.gather(pattern, -1, index)
-    clean_value = values[torch.arange(n, device=normed.device), end][:, None]
-    return z + weight_on_end * (own_value - clean_value), pattern
+def _changes(
+    edits: Sequence[Sequence[ComponentEdit]],
+    layer: int,
+    z: Float[Tensor, "case prompt head d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+) -> Float[Tensor, "case prompt d_model"] | None:
+    """What the edits of one layer add to its attention output, None where there are none."""
+    here = [(case, edit) for case, listed in enumerate(edits) for edit in listed]
+    here = [(case, edit) for case, edit in here if edit.layer == layer]
+    if not here:
+        return None
+    change = z.new_zeros(*z.shape[:2], W_O.shape[-1])
+    for case, edit in here:
+        output = z[case, :, edit.head] @ W_O[edit.head]
+        change[case] += edit.apply(output) - output
+    return change

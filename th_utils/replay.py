@@ -14,15 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from th_utils import checks, transformer
-from th_utils.changes import at_read, check_answers, check_change, check_tokens, pick
+from th_utils.changes import (
+    at_read,
+    check_answers,
+    check_change,
+    check_reach,
+    check_tokens,
+    pick,
+)
 from th_utils.errors import CompanionError
 from th_utils.transformer import Block, Transformer
 
@@ -33,22 +40,49 @@ MEMORY = 2**26  # bytes of activations in one batch; more only costs fresh pages
 
 
 @dataclass(frozen=True)
-class Trace:
-    """What a clean run leaves behind. Layer indices count blocks."""
+class Past:
+    """What `Replay.advance` needs of a clean run. Layer indices count blocks."""
 
     tokens: Int[Tensor, "prompt pos"]
     read: Int[Tensor, " prompt"]  # the position of each prompt that is read out
-    resid: Float[Tensor, "layer prompt pos d_model"]  # entering each block
-    mid: Float[Tensor, "layer prompt pos d_model"]  # the same plus the block's attention output
-    query: Float[Tensor, "layer prompt pos head d_head"]  # turned, where the model turns them
-    keys: Float[Tensor, "layer prompt pos kv_head d_head"]  # likewise
+    keys: Float[Tensor, "layer prompt pos kv_head d_head"]  # turned, where the model turns them
     values: Float[Tensor, "layer prompt pos kv_head d_head"]
-    z: Float[Tensor, "layer prompt pos head d_head"]  # weighted values, before W_O
     final: Float[Tensor, "prompt d_model"]  # leaving the last block at `read`
 
     @property
     def n_positions(self) -> int:
         return self.tokens.shape[1]
+
+
+@dataclass(frozen=True)
+class Trace(Past):
+    """All that a clean run leaves behind."""
+
+    resid: Float[Tensor, "layer prompt pos d_model"]  # entering each block
+    mid: Float[Tensor, "layer prompt pos d_model"]  # the same plus the block's attention output
+    query: Float[Tensor, "layer prompt pos head d_head"]  # turned, where the model turns them
+    z: Float[Tensor, "layer prompt pos head d_head"]  # weighted values, before W_O
+
+
+class Attention(NamedTuple):
+    """The attention of one block during a replay; `where` says at which positions the keys are."""
+
+    query: Float[Tensor, "case prompt window head d_head"]
+    keys: Float[Tensor, "case prompt key kv_head d_head"]
+    values: Float[Tensor, "case prompt key kv_head d_head"]
+    mask: Bool[Tensor, "*#broadcast window key"]  # True where a query may look
+    z: Float[Tensor, "case prompt window head d_head"]
+
+    def pattern(self, head: int) -> Float[Tensor, "case prompt window key"]:
+        """Attention probabilities of one head."""
+        group = self.query.shape[-2] // self.keys.shape[-2]
+        query, keys = self.query[..., head, :], self.keys[..., head // group, :]
+        scores = query @ keys.mT / query.shape[-1] ** 0.5
+        mask = self.mask if self.mask.ndim == 2 else self.mask[:, :, 0]
+        return scores.masked_fill(~mask, -torch.inf).softmax(-1)
+
+
+Listener = Callable[[int, Attention], Tensor | None]
 
 
 class Replay:
@@ -123,8 +157,10 @@ class Replay:
             kept.append((x, mid, q, k, v, z))
             x = mid + transformer.mlp(self.model, block, x if self.model.parallel else mid)
         rows = torch.arange(len(tokens), device=tokens.device)
-        stacked = (torch.stack(parts) for parts in zip(*kept, strict=True))
-        return Trace(tokens, read, *stacked, final=x[rows, read])
+        names = ("resid", "mid", "query", "keys", "values", "z")
+        stacked = map(torch.stack, zip(*kept, strict=True))
+        kept = dict(zip(names, stacked, strict=True))
+        return Trace(tokens=tokens, read=read, final=x[rows, read], **kept)
 
     def write(
         self,
@@ -179,11 +215,12 @@ class Replay:
 
     def advance(
         self,
-        base: Trace,
+        base: Past,
         layer: int,
         resid: Float[Tensor, "case prompt window d_model"],
-        first: int,
+        first: int | Int[Tensor, " first"],
         *,
+        listener: Listener | None = None,
         check: bool = True,
     ) -> Float[Tensor, "case prompt d_model"]:
         """What leaves the last block when another residual stream enters block `layer`.
@@ -191,8 +228,11 @@ class Replay:
         Args:
             base: the clean run, whose keys and values serve at the positions before `first`.
             layer: the block that `resid` enters; the number of layers for none.
-            resid: the residual stream at the positions from `first` to the last.
-            first: the first position that differs from the clean run.
+            resid: the residual stream at consecutive positions, up to the last one.
+            first: the first of these, which is the first that differs from the clean run; or one
+                for each prompt, and then `resid` need reach no further than `base.read`.
+            listener: called with every block and its attention; what it returns, unless None, is
+                added to what that attention writes.
             check: refuse values that are not finite, which waits for the device once.
 
         Returns:
@@ -206,34 +246,32 @@ class Replay:
         """
         at_most = min(layer, self.n_layers - 1)
         check_change(self.n_layers, base, at_most, resid, first, values=check)
-        if first + resid.shape[2] != base.n_positions:
-            raise CompanionError(
-                f"resid has {resid.shape[2]} positions from {first} on, expected "
-                f"{base.n_positions - first}: all to the end of the prompt"
-            )
+        check_reach(base, resid, first, values=check)
         if layer == self.n_layers:
             out, seen = at_read(base, resid, first)
             return torch.where(seen[:, None], out, base.final)
         x = resid
-        positions = torch.arange(first, base.n_positions, device=x.device)
-        mask = causal_mask(len(positions), base.n_positions, x.device)
+        past = slice(first) if isinstance(first, int) else slice(None)
+        positions, key_positions = _positions(base, first, resid.shape[2])
+        mask = key_positions[..., None, :] <= positions[..., :, None]
         for at in range(layer, self.n_layers):
-            last = at == self.n_layers - 1
-            block, normed = self.model.blocks[at], self.model.blocks[at].norm_1(x)
-            past = base.keys[at][:, :first], base.values[at][:, :first]
-            now = (self._heads(block, name, normed, positions) for name in "KV")
-            k, v = (_joined(before, new) for before, new in zip(past, now, strict=True))
-            if last:
+            block = self.model.blocks[at]
+            normed = block.norm_1(x)
+            k = _joined(base.keys[at][:, past], self._heads(block, "K", normed, positions))
+            v = _joined(base.values[at][:, past], self._heads(block, "V", normed, positions))
+            if at == self.n_layers - 1:
                 # the other positions of the last block are never read: their keys and values are
                 x, seen = at_read(base, x, first)
                 normed, _ = at_read(base, normed, first)
-                x, normed = x[:, :, None], normed[:, :, None]
-                visible = torch.arange(base.n_positions, device=x.device) <= base.read[:, None]
-                mask, positions = visible[None, :, None, None], base.read[:, None]
-            z = _attend(self._heads(block, "Q", normed, positions), k, v, mask)
-            del normed, k, v  # not needed while the MLP, which takes most memory, runs
+                x, normed, positions = x[:, :, None], normed[:, :, None], base.read[:, None]
+                mask = (key_positions <= positions)[:, None]
+            q = self._heads(block, "Q", normed, positions)
+            allowed = mask if mask.ndim == 2 else mask[None, :, None]  # case, prompt, head, ...
+            z = _attend(q, k, v, allowed)
             mid = x + transformer.write_out(block, z)
-            del z
+            added = listener and listener(at, Attention(q, k, v, allowed, z))
+            mid = mid if added is None else mid + added
+            del normed, q, k, v, z  # not needed while the MLP, which takes most memory, runs
             x = mid + transformer.mlp(self.model, block, x if self.model.parallel else mid)
         return torch.where(seen[:, None], x[:, :, 0], base.final)
 
@@ -282,13 +320,13 @@ class Replay:
         x = transformer.project(normed, getattr(block, f"W_{name}"), getattr(block, f"b_{name}"))
         return x if name == "V" else transformer.rotated(self.model, x, positions)
 
-    def chunks(self, base: Trace, cases: int, window: int, memory: int) -> Iterator[slice]:
+    def chunks(self, base: Past, cases: int, window: int, memory: int) -> Iterator[slice]:
         """Split interventions so that the activations of one batch fit into `memory` bytes."""
         model = self.model
         wide = (3 if model.blocks[0].W_gate is not None else 2) * model.d_mlp
         attention = 3 * model.n_heads * (model.d_head + base.n_positions)
         each = len(base.tokens) * window * (wide + 8 * model.d_model + attention)
-        each *= base.resid.element_size()
+        each *= base.keys.element_size()
         if memory < each:
             raise CompanionError(
                 f"memory = {memory} bytes is too little: one intervention on {len(base.tokens)} "
@@ -301,6 +339,24 @@ class Replay:
 def causal_mask(queries: int, keys: int, device: Any) -> Tensor:
     """True where one of the last `queries` positions may look, of `keys` in all."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def _positions(
+    base: Past, first: int | Tensor, window: int
+) -> tuple[Int[Tensor, "*prompt window"], Int[Tensor, "*prompt key"]]:
+    """Positions of a window, and of the keys before and in it.
+
+    Where the window begins elsewhere in each prompt, all keys of the clean run stand before it,
+    and those that the window replaces are moved behind everything, where nothing looks at them.
+    """
+    device = base.tokens.device
+    if isinstance(first, int):
+        keys = torch.arange(first + window, device=device)
+        return keys[first:], keys
+    positions = first[:, None] + torch.arange(window, device=device)
+    before = torch.arange(base.n_positions, device=device)
+    before = torch.where(before < first[:, None], before, torch.iinfo(before.dtype).max)
+    return positions, torch.cat([before, positions], dim=1)
 
 
 def _joined(past: Tensor, new: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from th_utils.errors import CompanionError
 from th_utils.progress import track
+from th_utils.replay import Past
 from th_utils.tasks.ioi import IOIPrompts
 from th_utils.weights import Rotary, rotary_of
 
@@ -34,9 +35,16 @@ class CleanRun:
     query: Float[Tensor, "layer prompt head d_head"]  # at the end position, not rotated
     z: Float[Tensor, "layer prompt head d_head"]  # weighted values at the end, before W_O
     pattern: dict[str, Float[Tensor, "layer prompt head pos"]]
+    final: Float[Tensor, "prompt d_model"]  # leaving the last block, at the end position
     final_scale: Float[Tensor, " prompt"]  # divisor of the final norm at the end position
     logits: Float[Tensor, "prompt answer"]  # of (indirect object, subject) at the end position
     correct: Bool[Tensor, " prompt"]  # the indirect object is the top token of the vocabulary
+
+    @property
+    def past(self) -> Past:
+        """What replay at the end position continues from."""
+        end = self.prompts.positions["end"]
+        return Past(self.prompts.tokens, end, self.keys, self.values, self.final)
 
     @property
     def logit_difference(self) -> Float[Tensor, " prompt"]:
@@ -72,7 +80,9 @@ def clean_run(
     parts = []
     for batch in track(prompts.batches(BATCH), "batches of prompts"):
         logits, cache = bridge.run_with_cache(
-            batch.tokens, names_filter=[*names, "ln_final.hook_scale"], return_type="logits"
+            batch.tokens,
+            names_filter=[*names, "ln_final.hook_in", "ln_final.hook_scale"],
+            return_type="logits",
         )
         parts.append(_kept(cache, logits, batch, layers, rows))
 
@@ -90,6 +100,7 @@ def clean_run(
         query=joined("query"),
         z=joined("z"),
         pattern={role: joined(f"pattern {role}") for role in rows},
+        final=joined("final", 0),
         final_scale=joined("final_scale", 0),
         logits=joined("logits", 0),
         correct=joined("correct", 0),
@@ -114,6 +125,7 @@ def _kept(
         "values": stack("attn.hook_v"),
         "query": stack("attn.hook_q", end),
         "z": stack("attn.hook_z", end),
+        "final": cache["ln_final.hook_in"][n, end],
         "final_scale": cache["ln_final.hook_scale"][n, end, 0],
         "logits": torch.stack([final[n, batch.io], final[n, batch.s]], dim=-1),
         "correct": final.argmax(dim=-1) == batch.io,
