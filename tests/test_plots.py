@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from th_utils import figures
-from th_utils.plots import channels, circuit, components
+from th_utils.plots import channels, circuit, components, planted
 from th_utils.results import Results
 from th_utils.roles import ROLES, label
 
@@ -206,6 +206,60 @@ def in_turn(heads: list[str] = HEADS) -> Results:
     )
 
 
+def matrices(layers: int = 6, heads: int = 8) -> Results:
+    """Every pair of heads; planted ones in corners, at edges and beside one another."""
+    rng = np.random.default_rng(8)
+    pairs = [(w, r) for w in range(layers * heads) for r in range(layers * heads)
+             if w // heads < r // heads]  # fmt: skip
+    special = {(0, 47): 1, (0, 8): 0, (39, 47): 1, (17, 25): 1, (17, 26): 0, (9, 40): 0}
+    columns: dict = dict(writer=[w for w, _ in pairs], reader=[r for _, r in pairs])
+    columns["planted"] = [pair in special for pair in pairs]
+    for name, boost in (("whole", 0.02), ("component", 0.3)):
+        noise = 0.1 + 0.01 * rng.normal(size=len(pairs))
+        columns[name] = (noise + boost * np.array(columns["planted"])).tolist()
+        columns[f"{name}_alarm"] = [bool(special.get(pair, 0)) or boost > 0.1 and pair in special
+                                    for pair in pairs]  # fmt: skip
+    return Results(columns, dict(heads=heads))
+
+
+def recovery() -> Results:
+    columns: dict = {n: [] for n in ("strength", "detector")}
+    columns |= {f"{m}{end}": [] for m in ("recall", "precision") for end in ("", "_low", "_high")}
+    for i, s in enumerate([1 / 16, 1 / 8, *(0.25 * 2 ** (i / 2) for i in range(9))]):
+        for name, middle in (("whole", 8), ("component", 6.5), ("aligned", -3), ("path", 9)):
+            share = 1 / (1 + np.exp(2.5 * (middle - i)))
+            columns["strength"].append(s)
+            columns["detector"].append(name)
+            for m in ("recall", "precision"):
+                columns[m].append(share)
+                columns[f"{m}_low"].append(max(0.0, share - 0.07))
+                columns[f"{m}_high"].append(min(1.0, share + 0.07))
+    return Results(columns, dict(rate=0.05))
+
+
+def conditions() -> Results:
+    """As many conditions as the chapter has, with its longest name; all shares from 0 to 1."""
+    names = ["a quarter of it in the writer", *(f"condition {c}" for c in "abcdefghijkl")]
+    columns: dict = {n: [] for n in ("condition", "strength", "detector", "recall")}
+    for i, (name, strength, j) in enumerate(itertools.product(names, (1.0, 2**0.5), range(5))):
+        detector = ("whole", "component", "sums", "aligned", "component-chance")[j]
+        for column, value in zip(columns, (name, strength, detector, (7 * i % 131) / 130),
+                                 strict=True):  # fmt: skip
+            columns[column].append(value)
+    return Results(columns)
+
+
+def false_alarms(models: int = 200) -> Results:
+    """One detector as stated, two quieter that end side by side, one without calculated chance."""
+    columns: dict = {n: [] for n in ("detector", "model", "chance", "alarm")}
+    ends = {"whole": 4.0, "component": 1.2, "sums": 3.9, "aligned": 1.0, "path": None}
+    for (name, factor), i in itertools.product(ends.items(), range(models)):
+        chance = None if factor is None else min(1.0, factor * (i + 0.5) / models)
+        for column, value in zip(columns, (name, i, chance, i == 0), strict=True):
+            columns[column].append(value)
+    return Results(columns)
+
+
 LONG = "smollm2-135m-instruct-q4\nmeasured roles"
 DRAWINGS = {
     "distributions": lambda: channels.distributions(distributions()),
@@ -222,6 +276,10 @@ DRAWINGS = {
     "removal": lambda: components.removal(removal()),
     "in-turn": lambda: components.in_turn(in_turn()),
     "in-turn-one": lambda: components.in_turn(in_turn(HEADS[:1])),
+    "planted-matrices": lambda: planted.matrices(matrices()),
+    "planted-recovery": lambda: planted.curves(recovery()),
+    "planted-conditions": lambda: planted.conditions(conditions()),
+    "planted-false-alarms": lambda: planted.false_alarms(false_alarms()),
 }
 
 
@@ -330,3 +388,41 @@ def test_names_of_attribution_lie_on_no_named_cell():
             )
             apart = box.x1 <= corner[0] or other[0] <= box.x0
             assert apart or box.y1 <= corner[1] or other[1] <= box.y0, text.get_text()
+
+
+def test_rings_say_what_was_found():
+    table = matrices()
+    axes = planted.matrices(table).axes
+    for panel, name in zip(axes, ("whole", "component"), strict=True):
+        rings = [line for line in panel.lines if line.get_markersize() == 9]
+        at = {(line.get_ydata()[0], line.get_xdata()[0]): line.get_markeredgecolor()
+              for line in rings}  # fmt: skip
+        c = table.columns
+        expected = {
+            (w, r): planted.FOUND if alarm else planted.MISSED
+            for w, r, is_planted, alarm in zip(
+                c["writer"], c["reader"], c["planted"], c[f"{name}_alarm"], strict=True
+            )
+            if is_planted
+        }
+        assert at == expected and len(at) == 6
+    assert (axes[0].get_title("left") or axes[0].get_title()).endswith("3 of 6 found")
+    assert (axes[1].get_title("left") or axes[1].get_title()).endswith("6 of 6 found")
+
+
+def test_conditions_show_their_numbers():
+    table = conditions()
+    c = table.columns
+    for axes, strength in zip(planted.conditions(table).axes, (1.0, 2**0.5), strict=True):
+        for text in axes.texts:
+            j, i = text.get_position()
+            names = list(dict.fromkeys(c["condition"]))
+            (value,) = [
+                c["recall"][n]
+                for n in range(len(c["recall"]))
+                if c["condition"][n] == names[int(i)]
+                and c["strength"][n] == strength
+                and c["detector"][n] == list(planted.NAMES)[int(j)]
+            ]
+            assert text.get_text() == f"{100 * value:.0f}"
+        assert len(axes.texts) == 13 * 4

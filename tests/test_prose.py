@@ -10,7 +10,7 @@ import torch
 
 from th_utils.bootstrap import Interval
 from th_utils.components import SenderEffects
-from th_utils.prose import channels, circuit, components
+from th_utils.prose import channels, circuit, components, planted
 from th_utils.roles import CRITERIA, ROLES, Roles
 
 
@@ -429,4 +429,119 @@ def test_removal():
     assert components.removal(table) == (
         "The main mover's inhibition score is 0.61, 0.22 without the leading components and 0.58 "
         "without as many random others; the logit difference is 3.1, 1.3 and 3.0 nats"
+    )
+
+
+# --- chapter 11
+
+
+MATRICES = {
+    "whole": [0.1, 0.3, 0.2, 0.4],
+    "whole_alarm": [False, False, False, True],
+    "component": [0.5, 0.1, 0.6, 0.9],
+    "component_alarm": [True, False, True, True],
+    "planted": [True, False, False, True],
+}
+
+
+def test_matrices():
+    text = planted.matrices(MATRICES)
+    assert text == (
+        "By whole matrices 1 of 2 raise an alarm, and the lowest of them is number 4 of 4; by "
+        "single components 2 of 2 raise an alarm, and the lowest of them is number 3 of 4"
+    )
+    assert "number 2 of 4" in planted.matrices(changed(MATRICES, "component", 0, 0.7))
+    assert "components 1 of 2" in planted.matrices(changed(MATRICES, "component_alarm", 0, False))
+
+
+def curve(**recalls) -> dict[str, list]:
+    """A curve at strengths one half, one and two."""
+    table: dict[str, list] = {
+        n: [] for n in ("detector", "strength", "recall", "ap", "alarms_right", "recall_Q",
+                        "recall_K", "recall_V", "channels")
+    }  # fmt: skip
+    for name, shares in recalls.items():
+        for strength, share in zip((0.5, 1.0, 2.0), shares, strict=True):
+            right = None if share == 0 else 0.97
+            said = (name.replace("_", "-"), strength, share, share / 2, right, share, share / 3,
+                    share / 4, 48)  # fmt: skip
+            for column, value in zip(table, said, strict=True):
+                table[column].append(value)
+    return table
+
+
+CURVE = curve(whole=(0.0, 0.2, 0.8), component=(0.0, 0.6, 1.0), aligned=(0.91, 1.0, 0.95))
+
+
+def test_planted_recovery():
+    text = planted.recovery(CURVE)
+    assert text.startswith("Whole matrices find half of the channels from strength 1.4 on; single")
+    assert "single components find half of the channels from strength 0.89 on; aligned" in text
+    assert text.endswith("aligned components find at least 91% at every strength from 0.5 to 2")
+    assert "at least 44%" not in text
+    text = planted.recovery(curve(whole=(0, 0, 0.4), component=(0, 0, 1), aligned=(1, 1, 1)))
+    assert text.startswith("Whole matrices find at most 40% at any strength up to 2; single")
+
+
+def test_planted_kinds():
+    text = planted.kinds(CURVE, 1.0)
+    assert "At strength 1 single components find 60% of the channels into queries, 20% of" in text
+    assert "into keys, 15% of those into values (16 of each)" in text
+    assert text.endswith("at least 97% of the alarms are right")
+    assert "at least 85% of" in planted.kinds(changed(CURVE, "alarms_right", 4, 0.85), 1.0)
+
+
+def test_planted_detectors():
+    table = curve(**{name.replace("-", "_"): (0.1, 0.25, 0.75) for name in planted.WHAT})
+    lines = planted.detectors(table, (1.0, 2.0)).splitlines()
+    assert "| found, 1 | found, 2 | precision, 1 | precision, 2 |" in lines[0]
+    assert len(lines) == 2 + len(planted.WHAT) and {line.count("|") for line in lines} == {7}
+    assert all(line.endswith("| 0.25 | 0.75 | 0.12 | 0.38 |") for line in lines[2:])
+
+
+def test_planted_row():
+    assert planted.row(CURVE, detector="whole", strength=1.0)["recall"] == 0.2
+    with pytest.raises(KeyError, match="no row"):
+        planted.row(CURVE, detector="path")
+
+
+def test_planted_kept():
+    assert planted.kept([0.25, 4.0], [(0.625, 0.0039), (0.998, 0.5)]) == (
+        "The median is 0.62 at strength 0.25 (where the planted term is 0.39% of the reader's "
+        "squared norm), 1.00 at strength 4 (where the planted term is 50.00% of the reader's "
+        "squared norm)"
+    )
+
+
+def test_planted_conditions():
+    names = ["plain", "wide", "weak", "flat", "grouped"]
+    table: dict[str, list] = {n: [] for n in ("condition", "strength", "detector", "recall")}
+    shares = {"whole": [0, 0, 0, 0.3, 0], "component": [0.5, 0.25, 0.2, 1, 1],
+              "sums": [0, 0, 0.1, 0.9, 0.4], "aligned": [1] * 5}  # fmt: skip
+    for detector, found in shares.items():
+        for name, share in zip(names, found, strict=True):
+            for strength in (1.0, 2.0):
+                said = (name, strength, detector, share if strength == 1 else 0.77)
+                for column, value in zip(table, said, strict=True):
+                    table[column].append(value)
+    assert planted.conditions(table, 1.0) == (
+        "At strength 1 whole matrices find between 0% (4 of 5 conditions) and 30%; single "
+        "components find between 20% (“weak”) and 100%; sums of components find between 0% "
+        "(“plain” and “wide”) and 90%; aligned components find 100% everywhere"
+    )
+    assert "whole matrices find 77% everywhere" in planted.conditions(table, 2.0)
+
+
+def test_planted_false_alarms():
+    rates = {"component": Interval(0.025, 0.0, 0.05), "path": Interval(0.06, 0.03, 0.1)}
+    assert planted.false_alarms(rates, 0.05, 120) == (
+        "Of 120 models without any channel, at a stated rate of 5%: single components 2.5% (0.0% "
+        "to 5.0%), path 6.0% (3.0% to 10.0%)"
+    )
+
+
+def test_planted_difference():
+    text = planted.difference("sums", "component", Interval(0.801, 0.7, 0.9))
+    assert text == (
+        "sums of components find 80 points more than single components (95% interval 70 to 90)"
     )

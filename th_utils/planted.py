@@ -23,6 +23,7 @@ What shares a direction communicates, asked for or not: `plant` returns every ch
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -254,9 +255,15 @@ def _partner(
     gram = right.T @ right
     if weights.rotary is None or side in ("V", "write"):
         return gram
-    turns = [weights.rotary.rotation(o, len(gram), dtype=gram.dtype) for o in OFFSETS]
-    turned = [turn @ gram @ turn.T if side == "Q" else turn.T @ gram @ turn for turn in turns]
-    return torch.stack(turned).mean(0)
+    turns = _turns(weights.rotary, len(gram))
+    turns = turns if side == "Q" else turns.mT
+    return (turns @ gram @ turns.mT).mean(0)
+
+
+@functools.lru_cache(maxsize=4)
+def _turns(rotary: Rotary, d_head: int) -> Float[Tensor, "offset d_head d_head"]:
+    turns = [rotary.rotation(offset, d_head, dtype=torch.float64) for offset in OFFSETS]
+    return torch.stack(turns)
 
 
 def _typical(weights: AttentionWeights, side: str, layer: int, head: int) -> Float[Tensor, ""]:

@@ -277,6 +277,27 @@ def gain(case: Case, detector: str, than: str, *, seed: int) -> Interval:
     return _share(hits - other, planted, seed)
 
 
+def half_found(table: dict[str, list], detector: str) -> float | None:
+    """The strength from which half of the channels are found, on the logarithmic scale.
+
+    Between two strengths of a curve the share is taken to rise evenly. None where it never falls
+    below one half, or never reaches it.
+
+    >>> table = dict(detector=["a"] * 3, strength=[0.5, 1.0, 2.0], recall=[0.0, 0.25, 0.75])
+    >>> round(half_found(table, "a"), 3)
+    1.414
+    """
+    at = [i for i, name in enumerate(table["detector"]) if name == detector]
+    log = np.log([table["strength"][i] for i in at])
+    share = np.array([table["recall"][i] for i in at])
+    below = np.flatnonzero(share < 0.5)
+    if not len(below) or below[-1] == len(at) - 1:
+        return None
+    i = below[-1]
+    part = (0.5 - share[i]) / (share[i + 1] - share[i])
+    return float(np.exp(log[i] + part * (log[i + 1] - log[i])))
+
+
 def recall(case: Case, detector: str, *, seed: int) -> Interval:
     """Share of the planted channels for which a detector raises its alarm."""
     results = case.outcomes[detector]

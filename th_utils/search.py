@@ -137,7 +137,9 @@ def _of_kind(
     sums = [single]
     for n in range(2, summed.shape[1] + 1):
         score = (summed[:, n - 1] / n).sqrt()
-        chance = nulls.score_tail(score, spectrum[reading], room, directions=n)
+        far = _far(score, spectrum[reading], 1 / n, room, deviations=4)
+        chance = torch.ones_like(score, dtype=torch.float64)
+        chance[far] = nulls.score_tail(score[far], spectrum[reading][far], room, directions=n)
         sums.append(chance * math.comb(d_head, n))
     several = torch.stack(sums).amin(0) * len(sums)
     one = torch.ones_like(best)[:, None]
@@ -186,16 +188,28 @@ def _whole_chance(
     spectrum: Float[Tensor, "pair component"],
     room: int,
 ) -> Float[Tensor, " pair"]:
-    """Chance of a whole-head score; 1 for those too near the mean to matter.
-
-    What is calculated costs d_head^2 terms a pair, and few pairs lie more than two standard
-    deviations out (those of a weighted sum of independent squares).
-    """
-    spread = 2 * (share**2).sum(-1) * ((spectrum**2).sum(-1) - 1 / room) / room**2
-    far = (score**2 - 1 / room) > 2 * spread.sqrt()
+    """Chance of a whole-head score; 1 for those too near the mean to matter."""
+    far = _far(score, spectrum, (share**2).sum(-1), room, deviations=2)
     chance = torch.ones_like(score, dtype=torch.float64)
     chance[far] = nulls.score_tail(score[far], spectrum[far], room, weights=share[far])
     return chance
+
+
+def _far(
+    score: Float[Tensor, " pair"],
+    spectrum: Float[Tensor, "pair component"],
+    concentration: Float[Tensor, " pair"] | float,
+    room: int,
+    *,
+    deviations: int,
+) -> Bool[Tensor, " pair"]:
+    """Where a score lies so far out that its chance is worth the calculation.
+
+    In standard deviations of the squared score of random directions whose weights have this sum of
+    squares. An alarm lies far beyond either number that is used here.
+    """
+    variance = 2 * concentration * ((spectrum**2).sum(-1) - 1 / room) / room**2
+    return score**2 - 1 / room > deviations * variance.clamp_min(0).sqrt()
 
 
 def _standardised(scores: Float[Tensor, "layer head reader_layer reader_head *part"]) -> Tensor:

@@ -1,0 +1,164 @@
+"""Sentences of chapter 11."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from th_utils.bootstrap import Interval
+from th_utils.composition import KINDS
+from th_utils.recovery import half_found
+from th_utils.search import DETECTORS
+
+NAMES = {
+    "whole": "whole matrices",
+    "component": "single components",
+    "sums": "sums of components",
+    "aligned": "aligned components",
+}
+WHAT = {
+    "whole": "composition score of whole matrices",
+    "whole-z": "the same, standardised per reader",
+    "component": "best component score",
+    "component-z": "the same, standardised per reader",
+    "component-chance": "how improbable the best component score is",
+    "ceiling": "best component score over the highest the reader allows",
+    "weighted": "best component score, weighted by its share of the writer",
+    "sums": "how improbable the best one, two or three components are",
+    "aligned": "best overlap of a writer's and a reader's component",
+    "path": "the same, weighted by the shares of both",
+}
+_KIND_NAMES = {"Q": "queries", "K": "keys", "V": "values"}
+
+
+def row(table: dict[str, list], **wanted: Any) -> dict[str, Any]:
+    """The first row of a table with these values; numbers agree when they are close."""
+    for values in zip(*table.values(), strict=True):
+        found = dict(zip(table, values, strict=True))
+        if all(
+            np.isclose(found[name], value) if isinstance(value, float) else found[name] == value
+            for name, value in wanted.items()
+        ):
+            return found
+    raise KeyError(f"no row with {wanted}")
+
+
+def matrices(table: dict[str, list]) -> str:
+    """How many of the planted pairs of one model are found, and where they rank."""
+    planted = np.array(table["planted"])
+    parts = []
+    for name in ("whole", "component"):
+        score = np.array(table[name])
+        places = [1 + int((score > s).sum()) for s in score[planted]]
+        raised = int((planted & np.array(table[f"{name}_alarm"])).sum())
+        parts.append(
+            f"by {NAMES[name]} {raised} of {planted.sum()} raise an alarm, and the lowest of them "
+            f"is number {max(places)} of {len(score)}"
+        )
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:]
+
+
+def recovery(table: dict[str, list]) -> str:
+    """From which strength half of the channels are found, and that all kinds are alike or not."""
+    first, last = min(table["strength"]), max(table["strength"])
+    parts = []
+    for name in ("whole", "component", "aligned"):
+        half = half_found(table, name)
+        if half is not None:
+            parts.append(f"{NAMES[name]} find half of the channels from strength {half:.2g} on")
+            continue
+        shares = [r for r, d in zip(table["recall"], table["detector"], strict=True) if d == name]
+        at_most = f"at most {max(shares):.0%} at any strength up to {last:.2g}"
+        at_least = f"at least {min(shares):.0%} at every strength from {first:.2g} to {last:.2g}"
+        parts.append(f"{NAMES[name]} find {at_most if max(shares) < 0.5 else at_least}")
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:]
+
+
+def kinds(table: dict[str, list], strength: float) -> str:
+    """What single components find of each kind at one strength, and how right their alarms are."""
+    found = row(table, detector="component", strength=strength)
+    first, *rest = (f"{found[f'recall_{k}']:.0%} of {{}} into {_KIND_NAMES[k]}" for k in KINDS)
+    each = ", ".join([first.format("the channels"), *(part.format("those") for part in rest)])
+    alarms = [
+        right
+        for right, name in zip(table["alarms_right"], table["detector"], strict=True)
+        if name in NAMES and right is not None
+    ]
+    return (
+        f"At strength {strength:.2g} single components find {each} "
+        f"({found['channels'] // len(KINDS)} of each). Over all strengths and detectors with a "
+        f"calculated threshold, at least {min(alarms):.0%} of the alarms are right"
+    )
+
+
+def detectors(table: dict[str, list], strengths: tuple[float, float]) -> str:
+    """All detectors at two strengths, as a table."""
+    low, high = (f"{s:.2g}" for s in strengths)
+    lines = [
+        f"| detector | what it is | found, {low} | found, {high} | precision, {low} | "
+        f"precision, {high} |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in DETECTORS:
+        found = [row(table, detector=name, strength=s) for s in strengths]
+        numbers = [f"{f['recall']:.2f}" for f in found] + [f"{f['ap']:.2f}" for f in found]
+        lines.append(f"| {name} | {WHAT[name]} | " + " | ".join(numbers) + " |")
+    return "\n".join(lines)
+
+
+def kept(strengths: list[float], found: list[tuple[float, float]]) -> str:
+    """How much of a planted direction one component holds, and the term's share of the reader."""
+    parts = [
+        f"{held:.2f} at strength {strength:.2g} (where the planted term is {share:.2%} of the "
+        "reader's squared norm)"
+        for strength, (held, share) in zip(strengths, found, strict=True)
+    ]
+    return "The median is " + ", ".join(parts)
+
+
+def conditions(table: dict[str, list], strength: float) -> str:
+    """For each detector, the conditions under which it finds least and most at one strength."""
+    parts = []
+    for name in NAMES:
+        shares = {
+            c: r
+            for c, r, s, d in zip(
+                table["condition"], table["recall"], table["strength"], table["detector"],
+                strict=True,
+            )
+            if d == name and np.isclose(s, strength)
+        }  # fmt: skip
+        least, most = min(shares.values()), max(shares.values())
+        if least == most:
+            parts.append(f"{NAMES[name]} find {least:.0%} everywhere")
+            continue
+        where = [c for c, r in shares.items() if r == least]
+        several = len(where) > 3
+        said = f"{len(where)} of {len(shares)} conditions" if several else _list(where)
+        parts.append(f"{NAMES[name]} find between {least:.0%} ({said}) and {most:.0%}")
+    return f"At strength {strength:.2g} " + "; ".join(parts)
+
+
+def difference(name: str, than: str, gain: Interval) -> str:
+    """How much more one detector finds than another."""
+    return (
+        f"{NAMES[name]} find {100 * gain.value:.0f} points more than {NAMES[than]} (95% interval "
+        f"{100 * gain.low:.0f} to {100 * gain.high:.0f})"
+    )
+
+
+def false_alarms(rates: dict[str, Interval], rate: float, models: int) -> str:
+    """How many models without channels raise an alarm, by detector."""
+    said = ", ".join(
+        f"{NAMES.get(name, name)} {r.value:.1%} ({r.low:.1%} to {r.high:.1%})"
+        for name, r in rates.items()
+    )
+    return f"Of {models} models without any channel, at a stated rate of {rate:.0%}: {said}"
+
+
+def _list(names: list[str]) -> str:
+    quoted = [f"“{name}”" for name in names]
+    return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " and " + quoted[-1]
