@@ -34,7 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -93,7 +93,7 @@ def readers(
     return _readers(weights, kind, offsets)
 
 
-def _check_weights(weights: AttentionWeights, kinds: Sequence[str], offsets: Sequence[int]) -> None:
+def _check_weights(weights: AttentionWeights, kinds: Sequence[Any], offsets: Sequence[Any]) -> None:
     """The one look at the weights' values that a kernel takes, and what else it is told."""
     for kind in kinds:
         if kind not in KINDS:

@@ -112,8 +112,13 @@ def rotary_of(config: Mapping[str, Any]) -> Rotary | None:
         base = 10000.0  # what transformers takes where the config of such a model is silent
     if base is None:
         return None
-    heads = config["num_attention_heads"]
-    d_head = config.get("head_dim") or config["hidden_size"] // heads
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    d_head = config.get("head_dim") or (width // heads if heads and width else None)
+    if not d_head:
+        raise CompanionError(
+            "a config with rotary embedding says no width of a head: expected head_dim, or "
+            "hidden_size and num_attention_heads"
+        )
     share = said.get("partial_rotary_factor") or config.get("rotary_pct") or 1.0
     return Rotary(base=float(base), dims=int(d_head * share))
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -83,7 +84,7 @@ def factored_svd(
     return _core_svd(Q_left, R_left, Q_right, R_right)
 
 
-def _check_factors(left: Tensor, right: Tensor) -> None:
+def _check_factors(left: Any, right: Any) -> None:
     for name, factor in (("left", left), ("right", right)):
         if not isinstance(factor, Tensor) or factor.ndim < 2:
             checks.shape(name, factor, 2, "d, rank, with any batch axes before them")

@@ -39,6 +39,16 @@ class AttentionWeights:
     """Folded attention matrices of all heads, grouped keys and values stored once.
 
     Query head ``h`` uses key/value head ``h // group``; kernels index by group and copy nothing.
+    In the notation of Elhage et al. 2021, a head's OV matrix is ``W_V W_O`` and its QK form
+    ``W_Q R W_K^T``, with R the rotation of a rotary model and the identity otherwise.
+
+    Raises:
+        CompanionError: shapes that do not fit each other, nothing in them, d_head above d_model,
+            different devices or dtypes, or values that are not finite.
+
+    >>> W = AttentionWeights(*torch.randn(3, 2, 4, 16, 8), torch.randn(2, 4, 8, 16))
+    >>> W.n_layers, W.n_heads, W.d_model, W.d_head, W.group
+    (2, 4, 16, 8, 1)
     """
 
     W_Q: Float[Tensor, "layer head d_model d_head"]
@@ -118,7 +128,29 @@ def fold(
     Centring a reader subtracts its mean over d_model (LayerNorm hands it inputs of mean zero
     only); centring the writer removes what every later LayerNorm would remove anyway. Without
     the centring, the gain alone gives matrices that no residual vector ever meets.
+
+    Source: TransformerLens' compatibility mode; Elhage et al. 2021 on folding. Values are not
+    looked at: `AttentionWeights` does that.
+
+    Raises:
+        CompanionError: matrices and gain of different widths, devices or dtypes.
+
+    >>> W = torch.ones(4, 2), torch.ones(4, 2), torch.ones(4, 2), torch.ones(2, 4)
+    >>> W_Q, *_ = fold(W, torch.tensor([0.0, 1.0, 2.0, 3.0]), centre=True)
+    >>> W_Q[:, 0]
+    tensor([-1.5000, -0.5000,  0.5000,  1.5000])
     """
+    named = dict(zip(("W_Q", "W_K", "W_V", "W_O"), matrices, strict=True))
+    checks.shape("gain", gain, 1, "d_model")
+    for name, matrix in named.items():
+        axis = -1 if name == "W_O" else -2
+        if matrix.ndim < 2 or matrix.shape[axis] != len(gain):
+            axes = "(..., d_head, d_model)" if name == "W_O" else "(..., d_model, d_head)"
+            raise CompanionError(
+                f"{name} has shape {tuple(matrix.shape)}, expected {axes} with d_model "
+                f"{len(gain)} beside gain {tuple(gain.shape)}"
+            )
+    checks.alike(gain=gain, **named)
     *readers, W_O = matrices
     readers = [reader * gain[:, None] for reader in readers]
     if centre:
@@ -209,6 +241,10 @@ def iter_layers(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Folded (W_Q, W_K, W_V, W_O) of one layer after another; see `from_checkpoint`."""
     path = Path(path)
+    if not dtype.is_floating_point:
+        raise CompanionError(f"dtype {dtype} is not one of floating point")
+    if n_heads is not None and n_heads < 1:
+        raise CompanionError(f"n_heads {n_heads} is not a number of heads: expected at least 1")
     config = read_config(path)
     with ExitStack() as stack:
         tensors: dict[str, Any] = {}
@@ -246,7 +282,24 @@ def q4_1(matrix: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
 
     The default edition's weights went through this once; applied to another model's, it says how
     far the rounding moves what the book measures.
+
+    Each block of 32 values x becomes ``minimum + step * round((x - minimum) / step)``, with
+    ``step = (maximum - minimum) / 15`` and both in fp16 (llama.cpp, `quantize_row_q4_1`).
+
+    Raises:
+        CompanionError: not a matrix of whole blocks, or values that are not finite.
+
+    >>> q4_1(torch.arange(64.0).reshape(2, 32)).unique().numel()
+    32
     """
+    checks.shape("matrix", matrix, 2, "out, in")
+    checks.not_empty("matrix", matrix)
+    if matrix.shape[1] % 32:
+        raise CompanionError(
+            f"matrix has shape {tuple(matrix.shape)}, expected a multiple of 32 inputs"
+        )
+    checks.alike(matrix=matrix)
+    checks.finite(matrix=matrix)
     import gguf
 
     kind = gguf.GGMLQuantizationType.Q4_1
@@ -258,7 +311,12 @@ def q4_1(matrix: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
 def read_config(path: Path) -> dict[str, Any]:
     """The ``config.json`` of a checkpoint, or an empty dict when there is none."""
     file = (path if path.is_dir() else path.parent) / "config.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CompanionError(f"{file} is damaged ({error}): fetch it again") from error
 
 
 def safetensors_files(path: Path) -> list[Path]:
