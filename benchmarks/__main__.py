@@ -29,10 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
                         "hour more")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="keep what a stopped run has timed")
     parser.add_argument("--only", help="files whose name contains this; writes no table")
-    parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument("--output", type=Path, default=HERE / "results", help="of the table")
+    parser.add_argument("--work", type=Path, default=HERE.parent / "_build" / "bench", help="for "
+                        "what is timed, until the table is written")  # fmt: skip
     options = parser.parse_args(arguments)
     kind = options.device.split(":")[0]
-    work = HERE.parent / "_build" / "bench" / f"{options.shape}-{kind}"
+    work = options.work / f"{options.shape}-{kind}"
     if not options.resume and not options.only:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         status = _run(number, name, target, options)
         if status:
-            print(f"{name} failed; what was timed before it is kept, go on with --resume")
+            print(f"{name} failed; what was timed before it is kept: go on with --resume")
             return status
     if options.only:
         return 0
@@ -57,12 +59,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(number: int, name: str, target: Path, options: argparse.Namespace) -> int:
+    from benchmarks.reduction import clock
+
     print(f"[{number}/{len(FILES)}] {name}", flush=True)
     started = time.monotonic()
     part = target.with_suffix(".part")
     command = [sys.executable, "-m", "pytest", "-c", str(HERE / "pytest.ini"), str(HERE / name)]
     command += ["-v", "--no-header", "--benchmark-quiet", f"--benchmark-json={part}"]
+    timers = {"processor": "time.process_time", "wall": "time.perf_counter"}
+    timer = timers[clock(options.device, options.threads)]
     command += ["--device", options.device, "--threads", str(options.threads)]
+    command += [f"--benchmark-timer={timer}"]
     command += ["--shape", options.shape, *(["--whole"] if options.whole else [])]
     status = subprocess.run(command, cwd=HERE.parent, check=False).returncode
     if status == 0:

@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--shape", default="gpt2-small", choices=list(subject.SHAPES))
     group.addoption("--whole", action="store_true", help="our side of path patching in full")
     group.addoption("--threads", type=int, default=1)
+    group.addoption("--turns", type=int, default=100, help="of each side, at most")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -34,7 +35,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     seen: collections.Counter = collections.Counter()
     turns = []
     for side in marker.args[0].split():
-        turns.append((side, seen[side]))
+        if seen[side] < metafunc.config.getoption("--turns"):
+            turns.append((side, seen[side]))
         seen[side] += 1
     ids = [f"{side}-{turn + 1}" for side, turn in turns]
     metafunc.parametrize(("side", "turn"), turns, ids=ids)
@@ -71,19 +73,20 @@ def timed(benchmark, side: str, turn: int, model: subject.Subject, device: str) 
     """Time one call of one side.
 
     The first turn also says how much memory the call takes: in a call of its own after the warm-up
-    where there is one, else while it is timed. Processor time is noted beside the time that passed:
-    where it is much less, something else was running.
+    where there is one, else while it is timed. The time that passed and processor time are both
+    noted: where they differ much, something else was running.
     """
 
     def run(function: Callable[[], Any], job: str, *, warm: bool = True, **said: Any) -> Any:
         info = benchmark.extra_info
 
         def call() -> Any:
-            started = time.process_time()
+            wall, processor = time.perf_counter(), time.process_time()
             result = function()
             if device.startswith("cuda"):
                 torch.cuda.synchronize()
-            info["processor"] = time.process_time() - started
+            info["processor"] = time.process_time() - processor
+            info["wall"] = time.perf_counter() - wall
             return result
 
         def measured() -> Any:

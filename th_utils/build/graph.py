@@ -81,6 +81,9 @@ def book_digest(layout: Layout) -> str:
     for folder in ("book", "data"):
         pages += [path for path in (root / folder).rglob("*") if path.is_file()]
     pages += (PACKAGE_DIR / "build").glob("*.py")
+    # The page of timed kernels shows what was timed before, in a figure made with the page.
+    pages += (root / "benchmarks" / "results").glob("*.json")
+    pages.append(PACKAGE_DIR / "plots" / "benchmarks.py")
     contents = {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in pages if path.exists()
     }

@@ -15,7 +15,7 @@ import nbformat
 import yaml
 
 from th_utils import __version__
-from th_utils.build import notebooks, pages
+from th_utils.build import kernels, notebooks, pages
 from th_utils.build.layout import Layout
 from th_utils.build.repository import PLACEHOLDER, address, commit
 from th_utils.digest import closure_of_notebook, digest
@@ -50,15 +50,19 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
         chapter.metadata["figures"] = [record for _, record in notebooks.marks(shown, "figure")]
         nbformat.write(shown, target / "notebooks" / f"{name}.ipynb")
     _unique(chapters)
+    timed, timed_files = kernels.make_figure(root, target / "book", target / "extra")
+    files |= timed_files
+    galleries = [(notebooks.title(one), one.metadata["figures"]) for one in chapters]
+    galleries += [("{doc}`kernels`", [timed])] if timed else []
     parts = {
         "claims": lambda: _claims(layout, chapters),
         "citation": lambda: pages.citation(_about(layout)),
         "models": lambda: pages.models(_known_models(root)),
         "figures": lambda: pages.gallery(
-            [(notebooks.title(one), one.metadata["figures"]) for one in chapters],
+            galleries,
             lambda record: pages.file_links(record, files, "../", thumbnail=True),
         ),
-    }
+    } | kernels.parts(root, timed, links(timed) if timed else "")
     for page in sorted((target / "book").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         if (filled := pages.fill(text, parts)) != text:
