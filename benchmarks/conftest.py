@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import floors, memory, subject
 
-OURS = ("ours", "own", "product", "copy")  # sides that need no TransformerLens
+PLAIN = ("ours", "own", "dense", "product", "copy")  # sides that need no TransformerLens
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,7 +95,7 @@ def timed(benchmark, side: str, turn: int, model: subject.Subject, device: str) 
                 info["memory"] = taken
             return result
 
-        if side not in OURS and model.bridge is None:
+        if side not in PLAIN and model.bridge is None:
             pytest.skip("no TransformerLens here")
         benchmark.group = job
         info.update(said, job=job, side=side)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.floors import Shape
 from th_utils.replay import Replay
-from th_utils.transformer import Block, Norm, Transformer
+from th_utils.transformer import Transformer, random_transformer
 from th_utils.weights import AttentionWeights
 
 SHAPES = {
@@ -67,7 +67,7 @@ def make(shape: Shape, device: str = "cpu", seed: int = 0) -> Subject:
     try:
         bridge = _bridge(shape, device, generator)
     except ImportError:
-        bridge, engine = None, Replay(_plain(shape, device, generator))
+        bridge, engine = None, Replay(_plain(shape, device, seed))
         parts = ("W_Q", "W_K", "W_V", "W_O")
         stacked = {n: torch.stack([getattr(b, n) for b in engine.model.blocks]) for n in parts}
         weights = AttentionWeights(**stacked)
@@ -144,38 +144,28 @@ def _tokenizer(d_vocab: int, folder: str) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def _plain(shape: Shape, device: str, generator: torch.Generator) -> Transformer:
-    d, a, m = shape.d_model, shape.d_head, shape.d_mlp
-
-    def draw(*size: int) -> Tensor:
-        return (INITIAL * torch.randn(size, generator=generator)).to(device)
-
-    norm = Norm(eps=1e-5, rms=False)
-    blocks = tuple(
-        Block(
-            norm_1=norm,
-            norm_2=norm,
-            **{f"W_{n}": draw(shape.heads, d, a) for n in "QKV"},
-            **{f"b_{n}": draw(shape.heads, a) for n in "QKV"},
-            W_O=draw(shape.heads, a, d),
-            b_O=draw(d),
-            W_in=draw(d, m),
-            b_in=draw(m),
-            W_gate=None,
-            b_gate=None,
-            W_out=draw(m, d),
-            b_out=draw(d),
-        )
-        for _ in range(shape.layers)
+def _plain(shape: Shape, device: str, seed: int) -> Transformer:
+    """A model of the shape without any of the libraries that load models."""
+    model = random_transformer(
+        layers=shape.layers,
+        heads=shape.heads,
+        d_model=shape.d_model,
+        d_head=shape.d_head,
+        d_mlp=shape.d_mlp,
+        d_vocab=shape.d_vocab,
+        n_ctx=max(64, shape.positions),
+        seed=seed,
     )
-    return Transformer(
-        W_E=draw(shape.d_vocab, d),
-        W_pos=draw(max(64, shape.positions), d),
-        blocks=blocks,
-        final_norm=norm,
-        W_U=draw(d, shape.d_vocab),
-        b_U=None,
-        rotary=None,
-        parallel=False,
-        activation="gelu_new",
-    )
+    return _moved(model, device)
+
+
+def _moved(value: Any, device: str) -> Any:
+    """A value with all tensors in it, however deep, on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return tuple(_moved(item, device) for item in value)
+    if is_dataclass(value):
+        return replace(value, **{f.name: _moved(getattr(value, f.name), device)
+                                 for f in fields(value)})  # fmt: skip
+    return value

@@ -195,6 +195,21 @@ def test_examples_run(name):
 # --- what is measured ---------------------------------------------------------------------------
 
 
+def test_without_transformer_lens_the_kernels_run_on_plain_tensors(monkeypatch):
+    def absent(*_):
+        raise ImportError("no transformer_lens")
+
+    monkeypatch.setattr(subject, "_bridge", absent)
+    plain = subject.make(subject.SHAPES["tiny"])
+    assert plain.bridge is None and not bool((plain.base == plain.source).any())
+    shape = plain.shape
+    expected = (shape.layers, shape.heads, shape.d_model, shape.d_head)
+    assert tuple(ov_svd(plain.weights).V.shape) == expected
+    readout = plain.engine.logit_difference(plain.right, plain.wrong)
+    found = sweeps.activation_patching(plain.engine, *plain.traces, readout)
+    assert tuple(found.shape) == (shape.layers, shape.positions, shape.heads, shape.prompts)
+
+
 def test_extra_memory_is_what_was_taken_at_the_highest_point():
     result, taken = memory.extra(lambda: torch.ones(2**24).sum())  # 64 MB, gone at the end
     assert result == 2**24
