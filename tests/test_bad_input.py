@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import shutil
 import types
 
 import pytest
 import torch
 from textbook import random_weights
 
-from th_utils import composition, svd, weights
+from th_utils import composition, models, svd, weights
 from th_utils.errors import CompanionError
 from th_utils.rotary import Rotary, rotary_of
 from th_utils.svd import HeadSVD
@@ -416,3 +417,51 @@ def test_a_rotary_embedding_that_the_config_does_not_mention():
     assert "does not say the base" in message
     message = refused(weights.from_bridge, stand_in({"model_type": "other"}, kind="alibi"))
     assert "ALiBi" in message
+
+
+def small(name: str, vocab_size: int) -> torch.nn.Module:
+    """Random models of real architectures, one for each thing that is refused."""
+    import transformers
+
+    ids = {"vocab_size": vocab_size, "bos_token_id": 0, "eos_token_id": 0}
+    if name == "GPTJ":
+        return transformers.GPTJForCausalLM(
+            transformers.GPTJConfig(n_embd=32, n_layer=1, n_head=4, rotary_dim=4, **ids)
+        )
+    if name == "Bloom":
+        return transformers.BloomForCausalLM(
+            transformers.BloomConfig(hidden_size=32, n_layer=1, n_head=4, **ids)
+        )
+    config = getattr(transformers, f"{name}Config")(
+        hidden_size=32,
+        intermediate_size=40,
+        num_hidden_layers=4,  # every fourth of SmolLM3 turns nothing
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        pad_token_id=0,
+        **ids,
+    )
+    return getattr(transformers, f"{name}ForCausalLM")(config)
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("Qwen3", "it normalises queries or keys (model.layers.0.self_attn.q_norm)"),
+        ("GPTJ", "its rotary embedding turns neighbouring coordinates"),
+        ("SmolLM3", "layers without rotary embedding among others with it (no_rope_layers"),
+        ("Bloom", "it has linear biases (ALiBi)"),
+        ("Qwen2", None),
+    ],
+)
+def test_models_through_the_bridge(name, said, tiny_llama, tmp_path):
+    vocab_size = weights.read_config(tiny_llama)["vocab_size"]
+    for file in tiny_llama.glob("*token*"):
+        shutil.copy(file, tmp_path)
+    small(name, vocab_size).save_pretrained(tmp_path)
+    bridge = models.load(tmp_path)
+    if said is None:
+        assert weights.from_bridge(bridge).rotary == Rotary(10000.0, 8)
+    else:
+        assert said in refused(weights.from_bridge, bridge)

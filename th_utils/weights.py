@@ -186,8 +186,9 @@ def unlike(bridge: Any) -> str | None:
     (GPT-J) and those that the config does not mention.
     """
     model = bridge.original_model
-    for name, _ in model.named_modules():
-        if _NORMED.search(name.replace("._original_component", "")):
+    for wrapped, _ in model.named_modules():
+        name = wrapped.replace("._original_component", "")
+        if _NORMED.search(name):
             return f"it normalises queries or keys ({name})"
     code = sys.modules.get(type(model).__module__)
     if hasattr(code, "rotate_every_two"):
