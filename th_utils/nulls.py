@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 # Halvings bring Newton's method near enough to converge.
-_HALVINGS, _STEPS = 12, 6
+_HALVINGS, _STEPS = 8, 5
 
 
 def score_tail(
