@@ -487,6 +487,22 @@ def test_outcomes():
     assert math.isnan(recovery.outcome(scores, scores > 1, scores > 1).average_precision)
 
 
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    [(0, 10, 0.0, 0.3085), (3, 120, 0.0052, 0.0713), (5, 10, 0.1871, 0.8129), (48, 48, 0.926, 1)],
+)
+def test_exact_intervals(hits, trials, low, high):
+    """Clopper and Pearson's tables."""
+    found = recovery.share_of(hits, trials)
+    assert found == pytest.approx((hits / trials, low, high), abs=1e-4)
+
+
+def test_shares_of_nothing():
+    for hits, trials in ((0, 0), (3, 2), (-1, 5)):
+        with pytest.raises(CompanionError, match=f"hits = {hits} of trials = {trials}"):
+            recovery.share_of(hits, trials)
+
+
 def test_thresholds_come_from_models_of_their_own():
     noise = replace(SMALL, layers=3)
     levels = recovery.calibrate(noise, 8, seed=0, rate=0.25)
@@ -512,7 +528,8 @@ def test_a_curve_rises():
         assert weak["recall"] < 0.3 and strong["recall"] == 1 and strong["precision"] >= 0.9
         assert strong["recall_low"] <= strong["recall"] <= strong["recall_high"]
         assert strong["channels"] == 18 and strong["models"] == 3
-        assert strong["recall"] == recovery.recall(cases[1], name, seed=0).value
+        exact = recovery.recall(cases[1], name)
+        assert strong["recall"] == exact.value and exact.low == pytest.approx(0.025 ** (1 / 18))
     difference = recovery.gain(cases[1], "component", "whole", seed=0)
     assert tuple(difference) == (0, 0, 0)
 

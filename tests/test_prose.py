@@ -477,7 +477,7 @@ def test_planted_recovery():
     text = planted.recovery(CURVE)
     assert text.startswith("Whole matrices find half of the channels from strength 1.4 on; single")
     assert "single components find half of the channels from strength 0.89 on; aligned" in text
-    assert text.endswith("aligned components find at least 91% at every strength from 0.5 to 2")
+    assert text.endswith("aligned components find at least 91% at every strength from 1/2 to 2")
     assert "at least 44%" not in text
     text = planted.recovery(curve(whole=(0, 0, 0.4), component=(0, 0, 1), aligned=(1, 1, 1)))
     assert text.startswith("Whole matrices find at most 40% at any strength up to 2; single")
@@ -507,7 +507,7 @@ def test_planted_row():
 
 def test_planted_kept():
     assert planted.kept([0.25, 4.0], [(0.625, 0.0039), (0.998, 0.5)]) == (
-        "The median is 0.62 at strength 0.25 (where the planted term is 0.39% of the reader's "
+        "The median is 0.62 at strength 1/4 (where the planted term is 0.39% of the reader's "
         "squared norm), 1.00 at strength 4 (where the planted term is 50.00% of the reader's "
         "squared norm)"
     )
@@ -535,8 +535,8 @@ def test_planted_conditions():
 def test_planted_false_alarms():
     rates = {"component": Interval(0.025, 0.0, 0.05), "path": Interval(0.06, 0.03, 0.1)}
     assert planted.false_alarms(rates, 0.05, 120) == (
-        "Of 120 models without any channel, at a stated rate of 5%: single components 2.5% (0.0% "
-        "to 5.0%), path 6.0% (3.0% to 10.0%)"
+        "Of 120 models without any channel, at a stated rate of 5%, with exact 95% intervals: "
+        "single components 2.5% (0.0% to 5.0%), path 6.0% (3.0% to 10.0%)"
     )
 
 

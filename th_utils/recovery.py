@@ -2,11 +2,13 @@
 
 Every model here is random; places, directions and noise are drawn anew for each, from seeds that
 calibration, curves and controls do not share. Along a curve the same models return with stronger
-channels. Intervals are bootstrap intervals over models: channels of one model share its noise.
+channels. Intervals are bootstrap intervals over models, since channels of one model share its
+noise; shares near 0 or 1 have exact binomial ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -298,13 +300,44 @@ def half_found(table: dict[str, list], detector: str) -> float | None:
     return float(np.exp(log[i] + part * (log[i + 1] - log[i])))
 
 
-def recall(case: Case, detector: str, *, seed: int) -> Interval:
-    """Share of the planted channels for which a detector raises its alarm."""
+def recall(case: Case, detector: str) -> Interval:
+    """Share of the planted channels for which a detector raises its alarm, see `share_of`."""
     results = case.outcomes[detector]
-    hits, planted = (
-        np.array([sum(getattr(r, name)) for r in results]) for name in ("hits", "planted")
-    )
-    return _share(hits, planted, seed)
+    return share_of(sum(sum(r.hits) for r in results), sum(sum(r.planted) for r in results))
+
+
+def share_of(hits: int, trials: int, *, level: float = 0.95) -> Interval:
+    """A share with its exact binomial interval (Clopper and Pearson 1934).
+
+    For shares near 0 or 1: resampling what never failed says that it never will.
+
+    Raises:
+        CompanionError: no trials, or more hits than trials.
+
+    >>> tuple(round(x, 3) for x in share_of(20, 20))
+    (1.0, 0.832, 1.0)
+    """
+    if not 0 <= hits <= trials or trials == 0:
+        raise CompanionError(f"hits = {hits} of trials = {trials}: expected 0 to trials, not none")
+    log_ways = [math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
+                for k in range(trials + 1)]  # fmt: skip
+
+    def at_least(k: int, p: float) -> float:
+        logs = [log_ways[j] + j * math.log(p) + (trials - j) * math.log1p(-p)
+                for j in range(k, trials + 1)]  # fmt: skip
+        return math.fsum(map(math.exp, logs))
+
+    def level_of(k: int, chance: float) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at_least(k, middle) < chance else (low, middle)
+        return middle
+
+    tail = (1 - level) / 2
+    low = level_of(hits, tail) if hits else 0.0
+    high = level_of(hits + 1, 1 - tail) if hits < trials else 1.0
+    return Interval(hits / trials, low, high)
 
 
 def _summary(results: Sequence[Outcome], seed: int) -> dict[str, Any]:
@@ -356,11 +389,11 @@ def false_alarms(
     return {name: [row[k] for row in rows] for k, name in enumerate(names)}
 
 
-def alarm_rate(table: dict[str, list], detector: str, *, seed: int) -> Interval:
+def alarm_rate(table: dict[str, list], detector: str) -> Interval:
     """Share of the models of `false_alarms` in which a detector raises an alarm."""
     said = zip(table["detector"], table["alarm"], strict=True)
-    raised = np.array([alarm for name, alarm in said if name == detector])
-    return mean_interval(raised, seed=seed)
+    raised = [alarm for name, alarm in said if name == detector]
+    return share_of(sum(raised), len(raised))
 
 
 def picture_table(strength: float, *, seed: int) -> dict[str, list]:

@@ -44,6 +44,16 @@ def row(table: dict[str, list], **wanted: Any) -> dict[str, Any]:
     raise KeyError(f"no row with {wanted}")
 
 
+def level(strength: float) -> str:
+    """A strength as people say it.
+
+    >>> level(0.0625), level(2**0.5), level(4.0)
+    ('1/16', '1.4', '4')
+    """
+    inverse = 1 / strength
+    return f"1/{inverse:.0f}" if inverse > 1 and inverse.is_integer() else f"{strength:.2g}"
+
+
 def matrices(table: dict[str, list]) -> str:
     """How many of the planted pairs of one model are found, and where they rank."""
     planted = np.array(table["planted"])
@@ -70,8 +80,10 @@ def recovery(table: dict[str, list]) -> str:
             parts.append(f"{NAMES[name]} find half of the channels from strength {half:.2g} on")
             continue
         shares = [r for r, d in zip(table["recall"], table["detector"], strict=True) if d == name]
-        at_most = f"at most {max(shares):.0%} at any strength up to {last:.2g}"
-        at_least = f"at least {min(shares):.0%} at every strength from {first:.2g} to {last:.2g}"
+        at_most = f"at most {max(shares):.0%} at any strength up to {level(last)}"
+        at_least = (
+            f"at least {min(shares):.0%} at every strength from {level(first)} to {level(last)}"
+        )
         parts.append(f"{NAMES[name]} find {at_most if max(shares) < 0.5 else at_least}")
     text = "; ".join(parts)
     return text[0].upper() + text[1:]
@@ -88,7 +100,7 @@ def kinds(table: dict[str, list], strength: float) -> str:
         if name in NAMES and right is not None
     ]
     return (
-        f"At strength {strength:.2g} single components find {each} "
+        f"At strength {level(strength)} single components find {each} "
         f"({found['channels'] // len(KINDS)} of each). Over all strengths and detectors with a "
         f"calculated threshold, at least {min(alarms):.0%} of the alarms are right"
     )
@@ -96,7 +108,7 @@ def kinds(table: dict[str, list], strength: float) -> str:
 
 def detectors(table: dict[str, list], strengths: tuple[float, float]) -> str:
     """All detectors at two strengths, as a table."""
-    low, high = (f"{s:.2g}" for s in strengths)
+    low, high = map(level, strengths)
     lines = [
         f"| detector | what it is | found, {low} | found, {high} | precision, {low} | "
         f"precision, {high} |",
@@ -112,7 +124,7 @@ def detectors(table: dict[str, list], strengths: tuple[float, float]) -> str:
 def kept(strengths: list[float], found: list[tuple[float, float]]) -> str:
     """How much of a planted direction one component holds, and the term's share of the reader."""
     parts = [
-        f"{held:.2f} at strength {strength:.2g} (where the planted term is {share:.2%} of the "
+        f"{held:.2f} at strength {level(strength)} (where the planted term is {share:.2%} of the "
         "reader's squared norm)"
         for strength, (held, share) in zip(strengths, found, strict=True)
     ]
@@ -139,7 +151,7 @@ def conditions(table: dict[str, list], strength: float) -> str:
         several = len(where) > 3
         said = f"{len(where)} of {len(shares)} conditions" if several else _list(where)
         parts.append(f"{NAMES[name]} find between {least:.0%} ({said}) and {most:.0%}")
-    return f"At strength {strength:.2g} " + "; ".join(parts)
+    return f"At strength {level(strength)} " + "; ".join(parts)
 
 
 def difference(name: str, than: str, gain: Interval) -> str:
@@ -156,7 +168,10 @@ def false_alarms(rates: dict[str, Interval], rate: float, models: int) -> str:
         f"{NAMES.get(name, name)} {r.value:.1%} ({r.low:.1%} to {r.high:.1%})"
         for name, r in rates.items()
     )
-    return f"Of {models} models without any channel, at a stated rate of {rate:.0%}: {said}"
+    return (
+        f"Of {models} models without any channel, at a stated rate of {rate:.0%}, with exact 95% "
+        f"intervals: {said}"
+    )
 
 
 def _list(names: list[str]) -> str:
