@@ -5,9 +5,11 @@ VENV ?= .venv
 SIZE ?= quick
 EDITION ?= smollm2-135m-instruct-q4
 CORES ?= 2
-# Of `make bench`: where it runs, and whether its longest job is timed in full.
+# Of `make bench`: where it runs, whether its longest job is timed in full, and whether it goes on
+# from a run that was stopped.
 DEVICE ?= cpu
 WHOLE ?=
+RESUME ?=
 # Optional address of a package index with the CPU build of torch, which is much smaller than the
 # one with CUDA that pip chooses on Linux.
 TORCH_INDEX ?=
@@ -43,8 +45,8 @@ test: $(READY) ## run all tests, the notebooks among them
 test-fast: $(READY) ## run the tests that take less than two minutes together
 	@$(PYTEST) -m "not slow and not model and not chromium" tests th_utils
 
-bench: $(READY) ## time the kernels beside TransformerLens, a quarter of an hour (DEVICE=cpu|cuda WHOLE=1)
-	@$(PY) -m benchmarks --device "$(DEVICE)" $(if $(WHOLE),--whole)
+bench: $(READY) ## time the kernels beside TransformerLens, a quarter of an hour (DEVICE=cpu|cuda WHOLE=1 RESUME=1)
+	@$(PY) -m benchmarks --device "$(DEVICE)" $(if $(WHOLE),--whole) $(if $(RESUME),--resume)
 
 lab: $(READY) ## open JupyterLab on the chapters
 	@$(VENV)/bin/jupyter lab notebooks

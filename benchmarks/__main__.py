@@ -8,6 +8,7 @@ the table is written to `benchmarks/results/`.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -35,13 +36,20 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     kind = options.device.split(":")[0]
     work = options.work / f"{options.shape}-{kind}"
-    if not options.resume and not options.only:
-        shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True, exist_ok=True)
     # Before torch is imported here: the processes below inherit it, and so does the machine's note.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(options.threads)
     os.environ["TQDM_DISABLE"] = "1"  # the peer's bars
+    if kind != "cpu" and not _usable(options.device):
+        print(f"{options.device} cannot be used here: choose cpu (make bench)", file=sys.stderr)
+        return 1
+    asked = json.dumps({"threads": options.threads, "whole": options.whole})
+    note = work / "asked.txt"
+    same = note.exists() and note.read_text() == asked
+    if not options.only and not (options.resume and same):
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    note.write_text(asked)
     for number, name in enumerate(FILES, 1):
         target = work / f"{Path(name).stem}.json"
         if options.only and options.only not in name:
@@ -56,6 +64,16 @@ def main(arguments: list[str] | None = None) -> int:
     if options.only:
         return 0
     return _write(work, kind, options)
+
+
+def _usable(device: str) -> bool:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        return False
+    return True
 
 
 def _run(number: int, name: str, target: Path, options: argparse.Namespace) -> int:

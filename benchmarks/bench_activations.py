@@ -35,7 +35,8 @@ def test_activation_patching(timed, yardstick, model, kept, side, turn):
                 job,
                 warm=turn == 0 and shape.d_model > 100,
                 label="`get_act_patch_attn_head_out_by_pos`",
-                part=f"{len(picked)} of {shape.patches:,} patches at random",
+                part=f"{{count}} of {shape.patches:,} patches at random",
+                count=len(picked),
                 scale=shape.patches / len(picked),
             ),
         )

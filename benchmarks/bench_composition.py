@@ -74,7 +74,8 @@ def test_components(timed, yardstick, model, kept, side, turn):
         job,
         label="`composition_scores`, " + ("one component" if singly else "one pair of heads")
         + " at a time",
-        part=f"{len(picked)} of {every:,} pairs at random",
+        part=f"{{count}} of {every:,} pairs at random",
+        count=len(picked),
         scale=every / len(picked),
     )  # fmt: skip
     ours = kept["components"]

@@ -18,8 +18,9 @@ def patch(timed, yardstick, model, kept, side, turn, whole, kind):
     if side == "ours":
         readers = None if whole else draw_readers(shape, KINDS.index(kind))
         part = {} if whole else {
-            "part": f"{len(readers)} of {shape.heads * len(readers):,} readers, one drawn at "
-            "random from each layer, with all senders before it",
+            "part": f"{{count}} of {shape.heads * len(readers):,} readers, one drawn at random "
+            "from each layer, with all senders before it",
+            "count": len(readers),
             "scale": shape.heads,
         }  # fmt: skip
         readout = model.engine.logit_difference(model.right, model.wrong)
@@ -41,7 +42,8 @@ def patch(timed, yardstick, model, kept, side, turn, whole, kind):
             job,
             warm=False,
             label="`get_act_patch_direct_path`",
-            part=f"{count} of {shape.head_pairs:,} pairs, all of a sender drawn at random",
+            part=f"{{count}} of {shape.head_pairs:,} pairs, all of a sender drawn at random",
+            count=count,
             scale=shape.head_pairs / count,
         )
         found[: layer + 1] = torch.nan

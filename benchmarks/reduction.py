@@ -1,6 +1,6 @@
 """From what pytest-benchmark wrote to the one table that the book draws from.
 
-Turns of one side of a job become their median; what was timed on a part is scaled; each job gets
+The turns of one side of a job become one number; what was timed on a part is scaled; each job gets
 its floor from the plain product and the plain copy that took turns with it.
 """
 
@@ -142,14 +142,28 @@ def _rows(job: str, sides: dict[str, list[dict]]) -> list[dict[str, Any]]:
 
 
 def _side(turns: list[dict]) -> dict[str, Any]:
-    """The turns of one side as one; parts drawn anew in each turn are scaled one by one."""
+    """The turns of one side as one.
+
+    Turns on parts of the same size are as many measurements, of which the median counts; parts of
+    different sizes are put together into one.
+    """
     first = turns[0]
+    scales = [one.get("scale", 1) for one in turns]
+    counts = [one["count"] for one in turns if "count" in one]
+    if len(set(scales)) == 1:
+        scale = first.get("scale")
+        seconds = median(one["seconds"] for one in turns) * (scale or 1)
+        counts = counts[:1]
+    else:
+        scale = 1 / sum(1 / one for one in scales)
+        seconds = sum(one["seconds"] for one in turns) * scale
     took = [one["memory"] for one in turns if one.get("memory") is not None]
+    part = first.get("part")
     return {
-        "seconds": median(one["seconds"] * one.get("scale", 1) for one in turns),
+        "seconds": seconds,
         "turns": len(turns),
-        "part": first.get("part"),
-        "scale": first.get("scale"),
+        "part": part and part.format(count=" + ".join(map(str, counts))),
+        "scale": scale,
         "label": first.get("label"),
         "mb": max(took) / 1e6 if took else None,
         "operations": first.get("operations"),

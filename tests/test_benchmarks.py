@@ -68,7 +68,7 @@ def runs() -> list[dict[str, Any]]:
         "path-q": [58.9], "path-k": [60.1], "path-v": [57.2], "direct": [0.61],
         "attribution": [1.52],
     }  # fmt: skip
-    part = {"part": "11 of 132 readers", "scale": 12}
+    part = {"part": "{count} of 132 readers", "count": 11, "scale": 12}
     found = []
     for job, seconds in times.items():
         operations, size = counts[job]
@@ -92,19 +92,19 @@ def runs() -> list[dict[str, Any]]:
              agreement=6e-8, agreement_of="scores, absolute"),
         turn("components", "own", 2.21, label="our scores of whole heads"),
         turn("components", "peer", 0.66, label="`composition_scores`, one pair of heads at a time",
-             part="100 of 28,512 pairs at random", scale=285.12, agreement=6e-8,
+             part="{count} of 28,512 pairs at random", count=100, scale=285.12, agreement=6e-8,
              agreement_of="scores, absolute"),
         turn("components", "singly", 0.46, label="`composition_scores`, one component at a time",
-             part="100 of 1,824,768 pairs at random", scale=18247.68, agreement=6e-8,
+             part="{count} of 1,824,768 pairs at random", count=100, scale=18247.68, agreement=6e-8,
              agreement_of="scores, absolute"),
         turn("activation", "peer", 12.3, label="`get_act_patch_attn_head_out_by_pos`",
-             part="24 of 2,304 patches at random", scale=96, agreement=1.1e-6,
+             part="{count} of 2,304 patches at random", count=24, scale=96, agreement=1.1e-6,
              agreement_of="logit difference of each prompt, absolute"),
     ]  # fmt: skip
     for kind in "qkv":
         found.append(
             turn(f"path-{kind}", "peer", 12.3, label="`get_act_patch_direct_path`",
-                 part="24 of 9,504 pairs", scale=396.0, agreement=8e-7,
+                 part="{count} of 9,504 pairs", count=24, scale=396.0, agreement=8e-7,
                  agreement_of="mean logit difference, absolute")
         )  # fmt: skip
     return [{"benchmarks": found[::2]}, {"benchmarks": found[1::2]}]
@@ -240,6 +240,18 @@ def test_turns_become_medians_and_parts_are_scaled(table):
     assert list(table.columns["side"][:2]) == ["peer", "dense"]
 
 
+def test_parts_of_different_sizes_are_put_together():
+    sides = [
+        turn("path-q", "ours", 60.0, operations=1.0, bytes=1, scale=12, part="{count}", count=11),
+        turn("path-q", "peer", 20.0, scale=10.0, part="{count} of 100 pairs", count=10),
+        turn("path-q", "peer", 70.0, scale=2.5, part="{count} of 100 pairs", count=40),
+    ]
+    found = reduction.reduce([{"benchmarks": sides}], MACHINE)
+    assert cell(found, "path-q", "peer", "peer_s") == pytest.approx(180)
+    assert cell(found, "path-q", "peer", "peer_scale") == pytest.approx(2)
+    assert cell(found, "path-q", "peer", "peer_part") == "10 + 40 of 100 pairs"
+
+
 def test_the_floor_comes_from_the_product_beside_the_job(table):
     rate = 2 * 4480**3 / 1.93
     expected = floors.composition(SMALL) / rate
@@ -320,6 +332,19 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch, capsys):
     found = read_table(tmp_path / "out" / "tiny-cpu.json")
     assert found.meta["threads"] == 1 and "peer over ours at least 2" in capsys.readouterr().out
     assert found.provenance.checksum == "random"
+    ran.clear()
+    assert command.main([*asked, "--resume", "--whole"]) == 0, "asked for something else"
+    assert ran == list(command.FILES)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_command_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command.os, "environ", dict(command.os.environ))
+    kept = tmp_path / "tiny-cuda" / "bench_svd.json"
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    assert command.main(["--device", "cuda", "--shape", "tiny", "--work", str(tmp_path)]) == 1
+    assert "cuda cannot be used here" in capsys.readouterr().err and kept.exists()
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def kernels(results: Results) -> Figure:
     axes.set_xticks([10.0**p for p in powers], [f"{10**p:,g}" for p in powers])
     axes.minorticks_off()
     axes.grid(axis="x", color="0.93")
-    axes.set_xlabel(f"{unit(results.meta)}, {where(results.meta)}")
+    axes.set_xlabel(f"{unit(results.meta)}, {where(results.meta).replace('processor ', '')}")
     for x, colour, text in (
         (0.0, OURS, "● ours"), (0.24, PEER, "● TransformerLens"), (0.79, FLOOR, "| floor"),
     ):  # fmt: skip
