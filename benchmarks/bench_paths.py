@@ -60,7 +60,7 @@ def patch(timed, yardstick, model, kept, side, turn, whole, kind):
 
 
 # The peer before and after ours, which takes a minute for each kind.
-SEQUENCE = "product peer ours copy peer product"
+SEQUENCE = "product peer ours copy peer product peer"
 
 
 @pytest.mark.sequence(SEQUENCE)
