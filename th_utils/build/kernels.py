@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from th_utils import figures
-from th_utils.build import pages
+from th_utils.build import agreement, pages
 from th_utils.plots import benchmarks
 from th_utils.plots.benchmarks import by_job, significant, unit, where
 from th_utils.results import Results, read_table
@@ -47,6 +47,7 @@ def parts(root: Path, figure: dict[str, Any] | None, links: str) -> dict[str, Ca
         "kernels_targets": of(targets),
         "kernels_parts": of(scaled),
         "kernels_faithful": of(faithful),
+        "kernels_trained": lambda: agreement.trained(_folder(root) / "trained.json"),
         "kernels_machine": of(machine),
         "kernels_gpu": lambda: NO_GPU if gpu is None else on_gpu(gpu),
         "kernels_scan": lambda: large(json.loads(scan.read_text())) if scan.exists() else NO_SCAN,
