@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformer_lens import patching
@@ -120,19 +122,44 @@ def test_all_sites_by_full_forward_passes(tiny_bridge, pair, runs):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "neox", "llama"])
-def test_all_edges_into_an_input_together_are_the_full_patch(family):
-    """With one reader layer right after the embedding's first block, edges add up before the norm.
-
-    Here all senders at once are one change of the reader's input; reading it equals reading the
-    source's own attention contributions.
-    """
-    fast = Replay(random_transformer(family, layers=2, dtype=torch.float64))
+@pytest.mark.parametrize("kind", ["Q", "K", "V"])
+def test_all_edges_into_an_input_together_are_its_full_patch(family, kind):
+    """Without MLPs and with the same first tokens, heads are all that can differ in front of
+    block 1: seeing what all of them write in the source run is seeing the source run."""
+    model = random_transformer(family, layers=2, dtype=torch.float64)
+    blocks = tuple(replace(b, W_out=0 * b.W_out, b_out=None) for b in model.blocks)
+    fast = Replay(replace(model, blocks=blocks))
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, 50, (2, 3, 5), generator=generator)
     base, source = fast.trace(tokens[0]), fast.trace(tokens[1])
-    writes = sweeps.head_writes(fast, base, source)
-    whole = source.mid[0] - source.resid[0] - (base.mid[0] - base.resid[0])
-    assert torch.allclose(writes[0].sum(0), whole, atol=1e-12)
+    change = source.z - base.z
+    together = sweeps._writes(fast, change, range(fast.n_heads)).sum(0, keepdim=True)
+    embedded = source.resid[0] - base.resid[0]
+    z = fast.read(base, 1, kind, together + embedded)[0]
+    inputs = {"Q": ("query",), "K": ("keys",), "V": ("values",)}[kind]
+    seen = replace(base, **{name: getattr(source, name) for name in inputs})
+    assert torch.allclose(z, fast.read(seen, 1, kind, together + embedded)[0], atol=1e-12)
+    assert torch.allclose(base.resid[1] + together[0] + embedded, source.resid[1], atol=1e-12)
+
+
+def test_edited_activations_are_patched_in_though_the_tokens_are_the_same():
+    """Zero ablation: the source is the base run with all heads silent."""
+    fast = Replay(random_transformer(layers=3))
+    base = fast.trace(torch.arange(6)[None])
+    silent = replace(base, z=torch.zeros_like(base.z))
+    readout = fast.logit_difference(torch.tensor([3]), torch.tensor([4]))
+    found = sweeps.activation_patching(fast, base, silent, readout)
+    expected = fast.write(base, 1, -(base.z[1][:, 2:3, 1] @ fast.W_O(1)[1])[None], 2)
+    assert torch.allclose(found[1, 2, 1], readout(expected)[0], atol=1e-6)
+    assert not torch.allclose(found, readout(base.final).expand_as(found), atol=1e-3)
+
+
+def test_a_model_of_one_layer_has_no_paths():
+    fast = Replay(random_transformer(layers=1))
+    base, source = fast.trace(torch.arange(6)[None]), fast.trace(torch.arange(6, 12)[None])
+    readout = fast.logit_difference(torch.tensor([3]), torch.tensor([4]))
+    assert sweeps.path_patching(fast, base, source, readout, "Q").isnan().all()
+    assert sweeps.activation_patching(fast, base, source, readout).isfinite().all()
 
 
 @pytest.mark.parametrize("memory", [2**14, 2**17])
@@ -184,6 +211,45 @@ class TestBadInput:
         other = Replay(random_transformer(heads=4)).trace(torch.arange(6).view(2, 3))
         with pytest.raises(CompanionError, match="two runs of one model"):
             sweeps.path_patching(self.fast, self.base, other, self.readout, "Q")
+        with pytest.raises(CompanionError, match=r"base.z has shape .* of this engine"):
+            sweeps.path_patching(self.fast, other, other, self.readout, "Q")
+        deeper = Replay(random_transformer(layers=3))
+        with pytest.raises(CompanionError, match=r"base.z has shape .* of this engine"):
+            sweeps.activation_patching(deeper, self.base, self.base, self.readout)
+
+    @pytest.mark.parametrize(
+        "readout, said",
+        [
+            (lambda final: final.sum(), "a number for each prompt"),
+            (fast.logit_difference(torch.tensor([3]), torch.tensor([4])), None),
+            (
+                fast.logit_difference(torch.tensor([3, 1, 2]), torch.tensor([4, 2, 1])),
+                "readout does not take the runs of base|number for each prompt",
+            ),
+        ],
+    )
+    def test_readouts_of_other_prompts(self, readout, said):
+        if said is None:  # one pair of answers serves all prompts
+            assert sweeps.activation_patching(self.fast, self.base, self.base, readout).shape == (
+                2,
+                3,
+                2,
+                2,
+            )
+            return
+        with pytest.raises(CompanionError, match=said):
+            sweeps.activation_patching(self.fast, self.base, self.base, readout)
+
+    def test_no_reader_and_no_kind(self):
+        with pytest.raises(CompanionError, match="readers is empty"):
+            sweeps.path_patching(self.fast, self.base, self.base, self.readout, "Q", readers=[])
+
+    def test_too_little_memory_for_a_residual_stream(self):
+        other = self.fast.trace(torch.arange(6, 12).view(2, 3))
+        with pytest.raises(CompanionError, match="memory = 8 bytes is too little"):
+            sweeps.activation_patching(
+                self.fast, self.base, other, self.readout, site="resid_pre", memory=8
+            )
 
     def test_a_run_that_is_not_finite(self):
         z = self.base.z.clone()

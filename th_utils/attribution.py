@@ -67,6 +67,8 @@ def attribution_patching(
             f"engine is {type(engine).__name__}, expected Replay: the gradient is that of a known "
             "family's forward pass; sweeps.activation_patching works for this model"
         )
+    if torch.is_inference_mode_enabled():
+        raise CompanionError("attribution patching takes a gradient: call it outside inference_mode")
     model, prompts = engine.model, len(base.tokens)
     meaning = "layer, prompt, position, head, d_head of the engine's model"
     shape = (model.n_layers, prompts, None, model.n_heads, model.d_head)

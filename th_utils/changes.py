@@ -42,11 +42,13 @@ def check_change(
     With `values` it also has to be finite, which takes a wait for the device.
     """
     prompts, positions = base.tokens.shape
+    # runs made for one position keep no residual stream, those of unknown models end in logits
+    stream = getattr(base, "resid", base.final)
     checks.index("layer", layer, n_layers)
     checks.shape(
         "the change",
         change,
-        (None, prompts, None, base.final.shape[-1]),
+        (None, prompts, None, stream.shape[-1]),
         "case, prompt, position, d_model",
     )
     checks.not_empty("the change", change)
@@ -59,7 +61,7 @@ def check_change(
         raise CompanionError(
             f"the change is to positions {low} to {high}, expected 0 to {positions - 1}"
         )
-    checks.alike(base=base.final, change=change)
+    checks.alike(base=stream, change=change)
     if values:
         checks.finite(change=change)
 
@@ -90,6 +92,12 @@ def check_answers(right: Tensor, wrong: Tensor, d_vocab: int) -> None:
         raise CompanionError(
             f"right and wrong hold tokens from {low} to {high}, expected 0 to {d_vocab - 1}"
         )
+
+
+def check_kind(kind: str) -> None:
+    """Raise a CompanionError unless `kind` is an input of a head."""
+    if kind not in ("Q", "K", "V"):
+        raise CompanionError(f"kind {kind!r} is unknown: 'Q', 'K' or 'V'")
 
 
 def check_pair(base: Any, source: Any) -> None:

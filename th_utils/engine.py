@@ -28,12 +28,21 @@ def of(bridge: Any) -> Replay | FullForward:
 
     Known families get `Replay`. Any other model gets `FullForward`, a whole forward pass for each
     intervention, and a warning that says why.
+
+    Raises:
+        CompanionError: the heads of the model do not write ``z @ W_O`` to the residual stream, so
+            that neither would be right.
+
+    >>> run = of(bridge)  # doctest: +SKIP
+    >>> run.trace(tokens)  # doctest: +SKIP
     """
     try:
         return Replay(from_bridge(bridge))
     except CompanionError as error:
         warnings.warn(f"{error}; each intervention is a full forward pass", stacklevel=2)
-        return FullForward(bridge)
+    full = FullForward(bridge)
+    _check_writes(full)
+    return full
 
 
 def from_bridge(bridge: Any) -> Transformer:
@@ -79,13 +88,18 @@ def _obstacle(bridge: Any) -> str | None:
         return "its queries and keys are normalised"
     if max(getattr(cfg, "attn_scores_soft_cap", 0), getattr(cfg, "output_logits_soft_cap", 0)) > 0:
         return "its attention scores or logits are capped"
-    if getattr(cfg, "window_size", None) or "sliding_attention" in (
-        config.get("layer_types") or ()
-    ):
+    windowed = set(config.get("layer_types") or ()) - {"full_attention"}
+    window = config.get("use_sliding_window", True) and config.get("sliding_window")
+    if getattr(cfg, "window_size", None) or window or windowed:
         return "some of its layers attend to a window only"
     if getattr(cfg, "num_experts", None):
         return "its MLPs are mixtures of experts"
+    if getattr(bridge, "ln_final", None) is None:
+        return "it has no final norm"
     for layer, block in enumerate(bridge.blocks):
+        for norm in ("ln1", "ln2"):
+            if getattr(block, norm, None) is None:
+                return f"block {layer} has no {norm}"
         for part, names in (("attn", ("W_Q", "W_K", "W_V", "W_O")), ("mlp", ("W_in", "W_out"))):
             for name in names:
                 if getattr(getattr(block, part, None), name, None) is None:
@@ -133,4 +147,27 @@ def _compare(model: Transformer, bridge: Any) -> None:
         raise CompanionError(
             f"{_name(bridge)} is not of a family that replay knows: its logits come out "
             f"{off:.1e} of the largest away from TransformerLens'"
+        )
+
+
+@torch.no_grad()
+def _check_writes(full: FullForward) -> None:
+    """Raise unless changing a head's z is adding ``change @ W_O`` to what its attention writes.
+
+    Norms and multipliers between the two, as in Gemma 2 and Granite, show in the logits.
+    """
+    for block in full.bridge.blocks:
+        if getattr(getattr(block, "attn", None), "W_O", None) is None:
+            raise CompanionError(f"{_name(full.bridge)} has blocks without heads that write by W_O")
+    tokens = torch.arange(8)[None].to(full.bridge.cfg.device)
+    base = full.trace(tokens)
+    change = 0.5 * base.z[0][:, -2:, 0]
+    delta = (change @ full.W_O(0)[0])[None]
+    found = full.write(base, 0, delta, tokens.shape[1] - 2)[0]
+    expected = full.with_z(base, 0, 0, change, tokens.shape[1] - 2)
+    effect = (expected - base.final).abs().max()
+    if not (found - expected).abs().max() <= 1e-3 * effect + 1e-6:
+        raise CompanionError(
+            f"{_name(full.bridge)} does not add z @ W_O of its heads to the residual stream as it "
+            "is (a norm or a factor stands between): interventions in it are not covered"
         )

@@ -14,19 +14,31 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from th_utils.changes import at_read, check_answers, check_change, check_tokens, pick
+from th_utils.changes import (
+    check_answers,
+    check_change,
+    check_kind,
+    check_reach,
+    check_tokens,
+    pick,
+)
+from th_utils.errors import CompanionError
 from th_utils.replay import Kind, Readout
 
 
 @dataclass(frozen=True)
 class FullTrace:
-    """What the clean run of an unknown model leaves behind; compare `th_utils.replay.Trace`."""
+    """What the clean run of an unknown model leaves behind; compare `th_utils.replay.Trace`.
+
+    Between the last block and the logits an unknown model may do anything, so `final` is what
+    comes out of it.
+    """
 
     tokens: Int[Tensor, "prompt pos"]
     read: Int[Tensor, " prompt"]
     resid: Float[Tensor, "layer prompt pos d_model"]
     z: Float[Tensor, "layer prompt pos head d_head"]
-    final: Float[Tensor, "prompt d_model"]
+    final: Float[Tensor, "prompt d_vocab"]  # logits at `read`
 
     @property
     def n_positions(self) -> int:
@@ -34,7 +46,10 @@ class FullTrace:
 
 
 class FullForward:
-    """Interventions by hooks on a `TransformerBridge`; methods as in `th_utils.replay.Replay`."""
+    """Interventions by hooks on a `TransformerBridge`; methods as in `th_utils.replay.Replay`.
+
+    What they return are logits, for the readouts made here.
+    """
 
     def __init__(self, bridge: Any) -> None:
         self.bridge = bridge
@@ -50,10 +65,9 @@ class FullForward:
     def W_O(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
         return self.bridge.blocks[layer].attn.W_O.detach()
 
-    def logits(self, final: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
-        """Logits of what leaves the last block."""
-        normed = self.bridge.ln_final(final.reshape(1, -1, final.shape[-1]))
-        return self.bridge.unembed(normed).detach().view(*final.shape[:-1], -1)
+    def logits(self, final: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch d_vocab"]:
+        """What the model gave, as it is."""
+        return final
 
     def logit_difference(
         self, right: Int[Tensor, " prompt"], wrong: Int[Tensor, " prompt"]
@@ -61,10 +75,9 @@ class FullForward:
         """A readout: logit of token `right` minus logit of token `wrong`, in nats."""
         check_answers(right, wrong, self.bridge.cfg.d_vocab)
 
-        def readout(final: Float[Tensor, "*case prompt d_model"]) -> Float[Tensor, "*case prompt"]:
-            logits = self.logits(final)
-            at = [i.expand(logits.shape[:-1])[..., None] for i in (right, wrong)]
-            return (logits.gather(-1, at[0]) - logits.gather(-1, at[1]))[..., 0]
+        def readout(final: Float[Tensor, "*case prompt d_vocab"]) -> Float[Tensor, "*case prompt"]:
+            at = [i.expand(final.shape[:-1])[..., None] for i in (right, wrong)]
+            return (final.gather(-1, at[0]) - final.gather(-1, at[1]))[..., 0]
 
         return readout
 
@@ -77,14 +90,14 @@ class FullForward:
         if read is None:
             read = torch.full_like(tokens[:, 0], tokens.shape[1] - 1)
         layers = range(self.n_layers)
-        hooks = [f"blocks.{layer}.{n}" for layer in layers for n in ("hook_resid_pre", _Z)]
-        _, cache = self.bridge.run_with_cache(tokens, names_filter=[*hooks, _FINAL])
+        hooks = [f"blocks.{layer}.{n}" for layer in layers for n in (_RESID, _Z)]
+        logits, cache = self.bridge.run_with_cache(tokens, names_filter=hooks, return_type="logits")
         return FullTrace(
             tokens=tokens,
             read=read,
-            resid=torch.stack([cache[f"blocks.{at}.hook_resid_pre"] for at in layers]),
+            resid=torch.stack([cache[f"blocks.{at}.{_RESID}"] for at in layers]),
             z=torch.stack([cache[f"blocks.{at}.{_Z}"] for at in layers]),
-            final=pick(cache[_FINAL], read),
+            final=pick(logits, read),
         )
 
     def write(
@@ -95,8 +108,8 @@ class FullForward:
         first: int = 0,
         *,
         check: bool = True,
-    ) -> Float[Tensor, "case prompt d_model"]:
-        """What leaves the last block when something is added to a block's attention output."""
+    ) -> Float[Tensor, "case prompt d_vocab"]:
+        """The logits when something is added to a block's attention output."""
         check_change(self.n_layers, base, layer, delta, first, values=check)
 
         def add(x: Tensor, change: Tensor) -> Tensor:
@@ -107,6 +120,23 @@ class FullForward:
         name = f"blocks.{layer}.hook_attn_out"
         return torch.stack([self._final(base, name, add, change) for change in delta])
 
+    def with_z(
+        self,
+        base: FullTrace,
+        layer: int,
+        head: int,
+        change: Float[Tensor, "prompt changed d_head"],
+        first: int,
+    ) -> Float[Tensor, "prompt d_vocab"]:
+        """The logits when something is added to one head's weighted values."""
+
+        def add(z: Tensor, change: Tensor) -> Tensor:
+            z = z.clone()
+            z[:, first : first + change.shape[1], head] += change
+            return z
+
+        return self._final(base, f"blocks.{layer}.{_Z}", add, change)
+
     def advance(
         self,
         base: FullTrace,
@@ -115,19 +145,16 @@ class FullForward:
         first: int,
         *,
         check: bool = True,
-    ) -> Float[Tensor, "case prompt d_model"]:
-        """What leaves the last block when another residual stream enters block `layer`."""
-        check_change(self.n_layers, base, min(layer, self.n_layers - 1), resid, first, values=check)
-        if layer == self.n_layers:
-            out, seen = at_read(base, resid, first)
-            return torch.where(seen[:, None], out, base.final)
+    ) -> Float[Tensor, "case prompt d_vocab"]:
+        """The logits when another residual stream enters block `layer`."""
+        check_change(self.n_layers, base, layer, resid, first, values=check)
 
         def put(x: Tensor, change: Tensor) -> Tensor:
             x = x.clone()
             x[:, first : first + change.shape[1]] = change
             return x
 
-        name = f"blocks.{layer}.hook_resid_pre"
+        name = f"blocks.{layer}.{_RESID}"
         return torch.stack([self._final(base, name, put, change) for change in resid])
 
     @torch.no_grad()
@@ -136,15 +163,21 @@ class FullForward:
         base: FullTrace,
         layer: int,
         kind: Kind,
-        delta: Float[Tensor, "case prompt pos d_model"],
+        delta: Float[Tensor, "case prompt window d_model"],
+        first: int = 0,
         *,
         check: bool = True,
-    ) -> Float[Tensor, "case prompt pos head d_head"]:
+    ) -> Float[Tensor, "case prompt window head d_head"]:
         """Weighted values of each head when its own queries, keys or values see another residual.
 
         All heads of the layer see the change at once: none of them hears another of its layer.
+
+        Raises:
+            CompanionError: TransformerLens has no input of its own for `kind` in this model.
         """
-        check_change(self.n_layers, base, layer, delta, 0, values=check)
+        check_kind(kind)
+        check_change(self.n_layers, base, layer, delta, first, values=check)
+        check_reach(base, delta, first, values=check)
         bridge, name = self.bridge, f"blocks.{layer}.attn.hook_{kind.lower()}_input"
         before = bool(getattr(bridge.cfg, "use_split_qkv_input", False))
         bridge.set_use_split_qkv_input(True)
@@ -153,8 +186,13 @@ class FullForward:
             for change in delta:
                 kept: dict[str, Tensor] = {}
 
-                def add(x: Tensor, hook: Any, change: Tensor = change) -> Tensor:
-                    return x + change[:, :, None]
+                def add(
+                    x: Tensor, hook: Any, change: Tensor = change, kept: dict[str, Tensor] = kept
+                ) -> Tensor:
+                    kept["input"] = x
+                    x = x.clone()
+                    x[:, first:] += change[:, :, None]
+                    return x
 
                 def keep(z: Tensor, hook: Any, kept: dict[str, Tensor] = kept) -> None:
                     kept["z"] = z.detach().clone()
@@ -162,26 +200,26 @@ class FullForward:
                 bridge.run_with_hooks(
                     base.tokens, fwd_hooks=[(name, add), (f"blocks.{layer}.{_Z}", keep)]
                 )
-                out.append(kept["z"])
+                if "input" not in kept:
+                    raise CompanionError(
+                        f"kind {kind!r}: TransformerLens has no {name} in this model, so that its "
+                        "paths cannot be told apart"
+                    )
+                out.append(kept["z"][:, first:])
         finally:
             bridge.set_use_split_qkv_input(before)
         return torch.stack(out)
 
     @torch.no_grad()
     def _final(self, base: FullTrace, name: str, change: Any, value: Tensor) -> Tensor:
-        kept: dict[str, Tensor] = {}
-
-        def keep(x: Tensor, hook: Any) -> None:
-            kept["final"] = x.detach().clone()
-
-        hooks = [(name, lambda x, hook: change(x, value)), (_FINAL, keep)]
-        self.bridge.run_with_hooks(base.tokens, fwd_hooks=hooks)
-        return pick(kept["final"], base.read)
+        hooks = [(name, lambda x, hook: change(x, value))]
+        logits = self.bridge.run_with_hooks(base.tokens, fwd_hooks=hooks, return_type="logits")
+        return pick(logits, base.read)
 
     def chunks(self, base: FullTrace, cases: int, window: int, memory: int) -> Iterator[slice]:
-        """Interventions in small groups; each is a forward pass whatever the memory."""
+        """Interventions in small groups; each is a forward pass of its own whatever the memory."""
         yield from (slice(start, min(start + 16, cases)) for start in range(0, cases, 16))
 
 
 _Z = "attn.hook_z"
-_FINAL = "ln_final.hook_in"
+_RESID = "hook_resid_pre"

@@ -21,11 +21,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from th_utils import checks, transformer
+from th_utils import transformer
 from th_utils.changes import (
     at_read,
     check_answers,
     check_change,
+    check_kind,
     check_reach,
     check_tokens,
     pick,
@@ -280,10 +281,11 @@ class Replay:
         base: Trace,
         layer: int,
         kind: Kind,
-        delta: Float[Tensor, "case prompt pos d_model"],
+        delta: Float[Tensor, "case prompt window d_model"],
+        first: int = 0,
         *,
         check: bool = True,
-    ) -> Float[Tensor, "case prompt pos head d_head"]:
+    ) -> Float[Tensor, "case prompt window head d_head"]:
         """Weighted values of each head when its own queries, keys or values see another residual.
 
         Every query head reads by itself: where heads share keys and values, each is given a copy
@@ -293,26 +295,35 @@ class Replay:
             base: the clean run.
             layer: the block of the readers.
             kind: which of their inputs sees the change.
-            delta: what is added to the residual stream in front of that input, at all positions.
+            delta: what is added to the residual stream in front of that input, from `first` to the
+                last position.
+            first: the first position that differs from the clean run.
             check: refuse values that are not finite, which waits for the device once.
+
+        Returns:
+            z at the positions from `first` on; at earlier ones nothing can change.
 
         >>> engine = Replay(transformer.random_transformer())
         >>> base = engine.trace(torch.arange(12).view(2, 6))
-        >>> z = engine.read(base, 1, "K", torch.zeros(1, 2, 6, 16))
-        >>> torch.allclose(z[0], base.z[1], atol=1e-5)
+        >>> z = engine.read(base, 1, "K", torch.zeros(1, 2, 4, 16), first=2)
+        >>> torch.allclose(z[0], base.z[1][:, 2:], atol=1e-5)
         True
         """
-        check_change(self.n_layers, base, layer, delta, 0, values=check)
-        checks.shape("delta", delta, (None, None, base.n_positions, None), "every position")
-        block, positions = self.model.blocks[layer], torch.arange(base.n_positions)
-        positions = positions.to(delta.device)
-        normed = block.norm_1(base.resid[layer] + delta)
+        check_kind(kind)
+        check_change(self.n_layers, base, layer, delta, first, values=check)
+        check_reach(base, delta, first, values=check)
+        block, window = self.model.blocks[layer], slice(first, None)
+        positions, keys = _positions(base, first, delta.shape[2])
+        normed = block.norm_1(base.resid[layer][:, window] + delta)
         moved = self._heads(block, kind, normed, positions)
-        parts = {"Q": base.query[layer], "K": base.keys[layer], "V": base.values[layer]}
-        parts = {name: part.expand(len(delta), *part.shape) for name, part in parts.items()}
-        parts[kind] = moved
-        mask = causal_mask(base.n_positions, base.n_positions, delta.device)
-        return _attend(parts["Q"], parts["K"], parts["V"], mask)
+        past = {"K": base.keys[layer], "V": base.values[layer]}
+        parts = {name: part.expand(len(delta), *part.shape) for name, part in past.items()}
+        query = base.query[layer][:, window].expand(len(delta), *base.query[layer][:, window].shape)
+        if kind == "Q":
+            query = moved
+        else:
+            parts[kind] = _joined(past[kind][:, :first], moved)
+        return _attend(query, parts["K"], parts["V"], keys <= positions[:, None])
 
     def _heads(
         self, block: Block, name: str, normed: Tensor, positions: Tensor
@@ -325,7 +336,8 @@ class Replay:
         model = self.model
         wide = (3 if model.blocks[0].W_gate is not None else 2) * model.d_mlp
         attention = 3 * model.n_heads * (model.d_head + base.n_positions)
-        each = len(base.tokens) * window * (wide + 8 * model.d_model + attention)
+        joined = 4 * base.n_positions * model.n_kv_heads * model.d_head  # keys, values, twice
+        each = len(base.tokens) * (window * (wide + 8 * model.d_model + attention) + joined)
         each *= base.keys.element_size()
         if memory < each:
             raise CompanionError(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from th_utils import checks
-from th_utils.changes import check_pair
+from th_utils.changes import check_kind, check_pair
 from th_utils.errors import CompanionError
 from th_utils.fullforward import FullForward, FullTrace
 from th_utils.progress import track
@@ -60,29 +60,28 @@ def activation_patching(
     >>> activation_patching(engine, base, source, readout).shape
     torch.Size([2, 6, 2, 2])
     """
-    check_pair(base, source)
+    clean = _clean(engine, base, source, readout)
     if site not in ("z", "attn_out", "resid_pre"):
         raise CompanionError(f"site {site!r} is unknown: 'z', 'attn_out' or 'resid_pre'")
     layers, positions = engine.n_layers, base.n_positions
-    clean = readout(base.final)
     values = clean.expand(layers, positions, engine.n_heads if site == "z" else 1, -1).clone()
-    differs = _first_difference(base, source)
-    cells = [(layer, at) for layer in range(layers) for at in range(differs, positions)]
+    which = (base.resid, source.resid) if site == "resid_pre" else (base.z, source.z)
+    first = _first(*which)
+    cells = [(layer, at) for layer in range(layers) for at in range(first, positions)]
     for layer, at in track(cells, "activation patching"):
         here = slice(at, at + 1)
         if site == "resid_pre":
             resid = torch.cat([source.resid[layer][:, here], base.resid[layer][:, at + 1 :]], dim=1)
-            finals = [engine.advance(base, layer, resid[None], at, check=False)]
+            for _ in engine.chunks(base, 1, positions - at, memory):
+                final = engine.advance(base, layer, resid[None], at, check=False)
         else:
             change = source.z[layer][:, here] - base.z[layer][:, here]
             delta = torch.einsum("nphe,hed->hnpd", change, engine.W_O(layer))
             delta = delta if site == "z" else delta.sum(0, keepdim=True)
-            window = positions - at
-            finals = [
-                engine.write(base, layer, delta[part], at, check=False)
-                for part in engine.chunks(base, len(delta), window, memory)
-            ]
-        values[layer, at] = readout(torch.cat(finals))
+            parts = engine.chunks(base, len(delta), positions - at, memory)
+            written = [engine.write(base, layer, delta[part], at, check=False) for part in parts]
+            final = torch.cat(written)
+        values[layer, at] = readout(final)
     return values if site == "z" else values[:, :, 0]
 
 
@@ -115,7 +114,8 @@ def path_patching(
         memory: bytes that the activations of one batch of interventions may take.
 
     Returns:
-        Values of the readout, NaN for readers that are not in a later layer or not asked for.
+        Values of the readout, NaN for readers that are not asked for, or not in a later layer
+        than the sender.
 
     Raises:
         CompanionError: the runs do not fit each other, a value is not finite, the kind or a
@@ -128,50 +128,71 @@ def path_patching(
     >>> path_patching(engine, base, source, readout, "Q").shape
     torch.Size([2, 2, 2, 2, 2])
     """
-    check_pair(base, source)
-    if kind not in ("Q", "K", "V"):
-        raise CompanionError(f"kind {kind!r} is unknown: 'Q', 'K' or 'V'")
+    _clean(engine, base, source, readout)
+    check_kind(kind)
     layers, heads = engine.n_layers, engine.n_heads
     wanted = readers
     if wanted is None:
-        wanted = [(layer, head) for layer in range(1, layers) for head in range(heads)]
+        wanted = [(layer, head) for layer in range(layers) for head in range(heads)]
+    if not wanted:
+        raise CompanionError("readers is empty: expected at least one (layer, head)")
     for layer, head in wanted:
         checks.index("layer of a reader", layer, layers)
         checks.index("head of a reader", head, heads)
     values = base.final.new_full((layers, heads, layers, heads, len(base.tokens)), math.nan)
-    first = min(_first_difference(base, source), base.n_positions - 1)
-    writes = head_writes(engine, base, source)
+    first = min(_first(base.z, source.z), base.n_positions - 1)
+    change = (source.z - base.z)[:, :, first:]
     of_layer = {layer: [h for at, h in wanted if at == layer] for layer, _ in wanted if layer > 0}
     for layer in track(sorted(of_layer), f"path patching, {kind}, by reader layer"):
-        senders = writes[:layer].flatten(0, 1)
-        found = senders.new_empty(len(senders), len(of_layer[layer]), len(base.tokens))
-        W_O = engine.W_O(layer)
-        for part in engine.chunks(base, len(senders), base.n_positions - first, memory):
-            moved = engine.read(base, layer, kind, senders[part], check=False)[:, :, first:]
+        W_O, senders = engine.W_O(layer), layer * heads
+        found = values.new_empty(len(of_layer[layer]), senders, len(base.tokens))
+        for part in engine.chunks(base, senders, base.n_positions - first, memory):
+            delta = _writes(engine, change, range(senders)[part])
+            moved = engine.read(base, layer, kind, delta, first, check=False)
             moved -= base.z[layer][:, first:]
             for i, head in enumerate(of_layer[layer]):
                 delta = moved[:, :, :, head] @ W_O[head]
-                found[part, i] = readout(engine.write(base, layer, delta, first, check=False))
-        at = torch.tensor(of_layer[layer], device=values.device)
-        values[:layer, :, layer].index_copy_(2, at, found.unflatten(0, (layer, heads)))
+                found[i, part] = readout(engine.write(base, layer, delta, first, check=False))
+        for i, head in enumerate(of_layer[layer]):
+            values[:layer, :, layer, head] = found[i].unflatten(0, (layer, heads))
     return values
 
 
-def head_writes(
-    engine: Replay | FullForward, base: Trace | FullTrace, source: Trace | FullTrace
-) -> Float[Tensor, "layer head prompt pos d_model"]:
-    """What each head writes in the source run minus what it writes in the base run."""
-    change = source.z - base.z
-    return torch.stack(
-        [
-            torch.einsum("nphe,hed->hnpd", change[layer], engine.W_O(layer))
-            for layer in range(engine.n_layers - 1)
-        ]
-    )
+def _writes(
+    engine: Replay | FullForward,
+    change: Float[Tensor, "layer prompt pos head d_head"],
+    senders: range,
+) -> Float[Tensor, "sender prompt pos d_model"]:
+    """What some heads, counted through all layers, write more in the source run."""
+    pieces = []
+    for layer in range(senders.start // engine.n_heads, (senders.stop - 1) // engine.n_heads + 1):
+        offset = layer * engine.n_heads
+        part = slice(max(senders.start - offset, 0), min(senders.stop - offset, engine.n_heads))
+        W_O = engine.W_O(layer)[part]
+        pieces.append(torch.einsum("nphe,hed->hnpd", change[layer][:, :, part], W_O))
+    return torch.cat(pieces)
 
 
-def _first_difference(base: Trace | FullTrace, source: Trace | FullTrace) -> int:
-    """The first position at which the prompts differ: before it both runs are the same."""
-    differs = (base.tokens != source.tokens).any(dim=0)
-    same = differs.long().cumsum(0) == 0
-    return int(same.sum())
+def _first(base: Float[Tensor, "*shape"], source: Float[Tensor, "*shape"]) -> int:
+    """The first position at which two runs differ: before it there is nothing to patch."""
+    differs = (base != source).transpose(0, 2).flatten(1).any(dim=1)  # position is the third axis
+    return int((differs.long().cumsum(0) == 0).sum())
+
+
+def _clean(
+    engine: Replay | FullForward,
+    base: Trace | FullTrace,
+    source: Trace | FullTrace,
+    readout: Readout,
+) -> Float[Tensor, " prompt"]:
+    """The readout of the base run, after a look at all arguments of a sweep."""
+    d_head = engine.W_O(0).shape[1]
+    shape = (engine.n_layers, len(base.tokens), base.n_positions, engine.n_heads, d_head)
+    checks.shape("base.z", base.z, shape, "layer, prompt, position, head, d_head of this engine")
+    check_pair(base, source)
+    try:
+        clean = readout(base.final)
+    except (RuntimeError, IndexError) as error:
+        raise CompanionError(f"readout does not take the runs of base: {error}") from error
+    checks.shape("readout(base.final)", clean, (len(base.tokens),), "a number for each prompt")
+    return clean
