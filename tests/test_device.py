@@ -1,16 +1,17 @@
 """The weight kernels on whatever device their inputs are on, without waiting for it on the way.
 
 Three looks at the same thing. On the meta device there are no values, so that a kernel which asks
-for one fails outright. On the CPU a dispatch mode counts every operation through which a value
-would reach the host. On a GPU, where there is one, the results are compared with the CPU's.
+for one fails outright. On the CPU every way by which a value would reach the host is counted
+(`roundtrips`). On a GPU, where there is one, the results are compared with the CPU's.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from roundtrips import RoundTrips
 from textbook import random_weights
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from th_utils.composition import (
     KINDS,
@@ -22,34 +23,6 @@ from th_utils.composition import (
 )
 from th_utils.svd import HeadSVD, factored_svd, ov_svd, qk_svd
 from th_utils.weights import AttentionWeights, Rotary, fold
-
-aten = torch.ops.aten
-# `item`, `tolist`, `bool`, `int` and `float` of a tensor all end in the first
-_WAITS = (
-    aten._local_scalar_dense.default,
-    aten.is_nonzero.default,
-    aten.equal.default,
-    aten.nonzero.default,
-    aten.masked_select.default,
-    aten._unique2.default,
-    aten.repeat_interleave.Tensor,
-)
-
-
-class Waits(TorchDispatchMode):
-    """Records operations that bring a value, or a size that depends on one, to the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001
-        mask = func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default) and any(
-            at is not None and at.dtype == torch.bool for at in args[1]
-        )
-        if func in _WAITS or mask:
-            self.seen.append(str(func))
-        return func(*args, **(kwargs or {}))
 
 
 def grouped(device: str = "cpu", dtype: torch.dtype = torch.float32, **how) -> AttentionWeights:
@@ -105,23 +78,42 @@ KERNELS = {
 def test_a_kernel_waits_for_the_device_once_at_most(kernel, dtype):
     weights = grouped(dtype=dtype)
     svd = ov_svd(weights)
-    with Waits() as waits:
+    with RoundTrips() as trips:
         KERNELS[kernel](weights, svd)
-    assert waits.seen == ["aten._local_scalar_dense.default"]
+    assert trips.seen == ["aten._local_scalar_dense.default"]
 
 
 def test_folding_never_waits():
     w = grouped()
-    with Waits() as waits:
+    with RoundTrips() as trips:
         fold((w.W_Q, w.W_K, w.W_V, w.W_O), torch.ones(32), centre=True)
-    assert not waits.seen
+    assert not trips.seen
 
 
-@pytest.mark.parametrize("spoil", [lambda x: x.max().item(), lambda x: x[x > 0], torch.nonzero])
+SPOILS = {
+    "item": lambda x: x.max().item(),
+    "float": lambda x: float(x.max()),
+    "bool": lambda x: bool(x.max() > 0),
+    "tolist": lambda x: x.tolist(),
+    "tolist of one": lambda x: x.max().tolist(),
+    "numpy": lambda x: x.numpy(),
+    "array": lambda x: np.asarray(x),
+    "cpu": lambda x: x.cpu(),
+    "mask": lambda x: x[x > 0],
+    "mask to write": lambda x: x.__setitem__(x > 0, torch.zeros(1)),
+    "nonzero": torch.nonzero,
+    "unique": torch.unique,
+    "equal": lambda x: torch.equal(x, x.clone()),
+    "allclose": lambda x: torch.allclose(x, x),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
 def test_waiting_would_be_noticed(spoil):
-    with Waits() as waits:
-        spoil(torch.randn(9))
-    assert waits.seen
+    with RoundTrips() as trips:
+        SPOILS[spoil](torch.randn(9))
+    assert trips.n == 1, trips.seen
+    assert "tolist" not in vars(torch.Tensor)  # what was patched is as it was
 
 
 def test_kernels_ask_for_no_values():

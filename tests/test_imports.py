@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -23,9 +22,16 @@ KERNELS = (
     "sweeps",
     "edges",
     "attribution",
+    "engine",
+    "fullforward",
+    "changes",
     "scan",
+    "scan_store",
     "checkpoint",
     "planted",
+    "search",
+    "nulls",
+    "recovery",
 )
 BLOCKED = ("transformer_lens", "transformers", "matplotlib", "gguf", "huggingface_hub")
 
@@ -50,18 +56,23 @@ print(json.dumps(failed))
 
 @pytest.fixture(scope="module")
 def failed() -> dict[str, str]:
+    return imports((*KERNELS, "bridge"))
+
+
+def imports(modules: tuple[str, ...]) -> dict[str, str]:
     """What does not import in a fresh interpreter, and why."""
-    there = [name for name in (*KERNELS, "bridge") if importlib.util.find_spec(f"th_utils.{name}")]
-    code = IMPORT.format(blocked=BLOCKED, modules=there)
+    code = IMPORT.format(blocked=BLOCKED, modules=modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("module", KERNELS)
 def test_a_kernel_module_needs_torch_and_little_else(module, failed):
-    if importlib.util.find_spec(f"th_utils.{module}") is None:
-        pytest.skip(f"there is no th_utils.{module} in this checkout")
     assert module not in failed, failed[module]
+
+
+def test_a_module_that_is_gone_would_be_noticed():
+    assert "No module named 'th_utils.gone'" in imports(("gone",))["gone"]
 
 
 def test_what_needs_transformers_is_caught(failed):
