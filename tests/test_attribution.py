@@ -145,3 +145,9 @@ def test_bad_input():
         attribution_patching(engine, base, source, lambda final: readout(final).sum())
     with pytest.raises(CompanionError, match=r"memory = 1000 bytes .* one prompt of 5 positions"):
         attribution_patching(engine, base, source, readout, memory=1000)
+
+
+def test_there_is_no_gradient_in_inference_mode():
+    engine, base, source, readout = runs("gpt2")
+    with torch.inference_mode(), pytest.raises(CompanionError, match="leave inference_mode first"):
+        attribution_patching(engine, base, source, readout)

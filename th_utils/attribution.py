@@ -68,7 +68,7 @@ def attribution_patching(
             "family's forward pass; sweeps.activation_patching works for this model"
         )
     if torch.is_inference_mode_enabled():
-        raise CompanionError("attribution patching takes a gradient: call it outside inference_mode")
+        raise CompanionError("attribution patching takes a gradient: leave inference_mode first")
     model, prompts = engine.model, len(base.tokens)
     meaning = "layer, prompt, position, head, d_head of the engine's model"
     shape = (model.n_layers, prompts, None, model.n_heads, model.d_head)
