@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -43,6 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
     if kind != "cpu" and not _usable(options.device):
         print(f"{options.device} cannot be used here: choose cpu (make bench)", file=sys.stderr)
         return 1
+    with _alone(options.work) as alone:
+        if not alone:
+            print("another run is under way: two would disturb each other", file=sys.stderr)
+            return 1
+        return _all(work, kind, options)
+
+
+def _all(work: Path, kind: str, options: argparse.Namespace) -> int:
     asked = json.dumps({"threads": options.threads, "whole": options.whole})
     note = work / "asked.txt"
     same = note.exists() and note.read_text() == asked
@@ -64,6 +74,24 @@ def main(arguments: list[str] | None = None) -> int:
     if options.only:
         return 0
     return _write(work, kind, options)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Hold a lock, which ends with the process however it ends; False where another has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing is locked
+        yield True
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+b") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
 
 
 def _usable(device: str) -> bool:
@@ -89,7 +117,8 @@ def _run(number: int, name: str, target: Path, options: argparse.Namespace) -> i
     command += ["--device", options.device, "--threads", str(options.threads)]
     command += [f"--benchmark-timer={timer}"]
     command += ["--shape", options.shape, *(["--whole"] if options.whole else [])]
-    status = subprocess.run(command, cwd=HERE.parent, check=False).returncode
+    environment = os.environ | {"TH_PARENT": str(os.getpid())}
+    status = subprocess.run(command, cwd=HERE.parent, env=environment, check=False).returncode
     if status == 0:
         part.replace(target)
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)

@@ -7,6 +7,7 @@ with a single round, so that a machine that grows slower does so for all of them
 from __future__ import annotations
 
 import collections
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from benchmarks import floors, memory, subject
+from th_utils.build.processes import die_with_parent
 
 PLAIN = ("ours", "own", "dense", "product", "copy")  # sides that need no TransformerLens
 
@@ -26,6 +28,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--whole", action="store_true", help="our side of path patching in full")
     group.addoption("--threads", type=int, default=1)
     group.addoption("--turns", type=int, default=100, help="of each side, at most")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A run that is killed leaves nothing behind that goes on computing."""
+    if "TH_PARENT" in os.environ:
+        die_with_parent(int(os.environ.pop("TH_PARENT")))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

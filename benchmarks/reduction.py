@@ -309,7 +309,7 @@ def text(results: Results) -> str:
             f"{verdict:<12} {one['job']}: {one['what']} at {one['sense']} {one['bound']:g}{value}"
         )
     lines.append(
-        "times in seconds; ~ scaled from a part; product "
+        f"seconds of {results.meta['clock']} time; ~ scaled from a part; product "
         f"{results.meta['shape']['product']} square, {results.meta['threads']} thread(s)"
     )
     busy = results.meta.get("wall_over_processor")

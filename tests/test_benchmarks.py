@@ -338,6 +338,14 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch, capsys):
     assert ran == list(command.FILES)
 
 
+def test_two_runs_do_not_disturb_each_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command.os, "environ", dict(command.os.environ))
+    with command._alone(tmp_path) as alone:
+        assert alone
+        assert command.main(["--shape", "tiny", "--work", str(tmp_path)]) == 1
+    assert "another run is under way" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_command_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command.os, "environ", dict(command.os.environ))
