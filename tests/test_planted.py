@@ -250,6 +250,8 @@ def test_a_rank_above_d_head():
     ("wrong", "message"),
     [
         (dict(layers=0), "layers = 0: expected 1 or more"),
+        (dict(kv_heads=0), "kv_heads = 0: expected 1 or more, or None"),
+        (dict(kv_heads=-3), "kv_heads = -3: expected 1 or more, or None"),
         (dict(kv_heads=3), "kv_heads = 3: expected a divisor of heads = 8"),
         (dict(d_head=129), "d_head = 129: expected at most 128"),
         (dict(d_head=128, centred=True), "d_head = 128: expected at most 127"),
@@ -301,6 +303,68 @@ def test_tails_of_many_directions_err_on_the_quiet_side():
         assert 0.9e-3 < float(found) < 2e-3
 
 
+@pytest.mark.parametrize("t", [0.03, 0.1, 0.15, 0.3])
+def test_tail_of_two_directions_where_it_is_known(t):
+    """What a plane holds of one axis of R^d is Beta(1, d/2 - 1); down to a chance of 1e-26."""
+    found = nulls.score_tail(torch.tensor([math.sqrt(t)]), torch.ones(1, 1), 128, directions=2)
+    assert float(found) >= (1 - 2 * t) ** 63
+
+
+def tilted_tail(t, spectrum, shares, tilts, room=128, draws=10_000) -> tuple[float, float]:
+    """P(mean of squared scores > t) of random frames, with its standard error, far out.
+
+    Importance sampling: each direction is drawn in the complement of those before with the
+    covariance I + c u u^T, u being what the complement holds of the reader's first direction, and
+    has the angular central Gaussian density |S|^(-1/2) (v^T S^-1 v)^(-dim/2) against the even one.
+    """
+    generator = torch.Generator().manual_seed(0)
+    mean = log_weight = torch.zeros(draws, dtype=torch.float64)
+    frame: list[torch.Tensor] = []
+    for k, (share, c) in enumerate(zip(shares, tilts, strict=True)):
+        x = torch.randn(draws, room, generator=generator, dtype=torch.float64)
+        u = torch.zeros_like(x)
+        u[:, 0] = 1
+        for v in frame:
+            x, u = (y - (y * v).sum(1, keepdim=True) * v for y in (x, u))
+        x = x + math.sqrt(c) * torch.randn(draws, 1, generator=generator, dtype=torch.float64) * u
+        v = x / x.norm(dim=1, keepdim=True)
+        size = 1 + c * (u**2).sum(1)
+        form = 1 - c * (v * u).sum(1) ** 2 / size
+        log_weight = log_weight + size.log() / 2 + form.log() * (room - k) / 2
+        mean = mean + share * (v[:, : len(spectrum)] ** 2 @ spectrum)
+        frame.append(v)
+    chance = torch.where(mean > t, log_weight.exp(), 0.0)
+    return float(chance.mean()), float(chance.std()) / math.sqrt(draws)
+
+
+def test_importance_sampling_agrees_with_what_is_known():
+    chance, error = tilted_tail(0.1, torch.ones(1).double(), [0.5, 0.5], [20.0, 20.0])
+    assert abs(chance - 0.8**63) < 3 * error < 0.2 * chance
+
+
+@pytest.mark.parametrize(
+    ("t", "directions", "tilt"), [(0.02, 3, 8.0), (0.0275, 3, 8.0), (0.03, 2, 10.0), (0.015, 16, 5)]
+)
+def test_far_tails_err_on_the_quiet_side(t, directions, tilt):
+    """At chances from 4e-5 to 3e-8, where alarms of sums and whole matrices are decided."""
+    spectrum = 30.0 ** -torch.linspace(0, 1, 16).double()
+    spectrum = spectrum / spectrum.sum()
+    whole = directions == 16
+    shares = spectrum if whole else torch.full((directions,), 1 / directions).double()
+    tilts = torch.where(shares > 0.3 * shares[0], tilt * shares / shares[0], 0.0)
+    options = dict(weights=shares[None]) if whole else dict(directions=directions)
+    found = nulls.score_tail(torch.tensor([math.sqrt(t)]), spectrum[None], 128, **options)
+    draws = 4000 if whole else 10_000
+    chance, error = tilted_tail(t, spectrum, shares.tolist(), tilts.tolist(), draws=draws)
+    assert 1e-8 < float(found) < 5e-5
+    assert chance + error < float(found) < 20 * chance
+
+
+def test_a_reader_that_reads_nothing_is_no_reason_for_an_alarm():
+    nothing = nulls.score_tail(torch.zeros(2), torch.zeros(2, 3), 20)
+    assert nothing.tolist() == [1, 1]
+
+
 def test_tails_at_their_ends():
     spectrum = torch.tensor([[0.5, 0.3, 0.2]]).expand(4, 3)
     score = torch.tensor([0.0, 0.2, 0.71, 0.9])  # the mean square is 1 / 20, the largest 1 / 2
@@ -331,6 +395,52 @@ def test_every_later_reader_is_compared(found):
     assert set(result.scores) == set(DETECTORS) and set(result.chances) == set(CALCULATED)
     for table in (*result.scores.values(), *result.chances.values()):
         assert table.shape == (3, len(expected)) and not table.isnan().any()
+
+
+def test_silent_heads_raise_no_alarm():
+    weights = noise_weights(SMALL, seed=3)
+    weights.W_Q[2, 1] = 0  # reads nothing by query or key
+    weights.W_V[3, 0] = 0  # neither reads by value nor writes
+    weights.W_O[0, 2] = 0  # writes nothing
+    result = search(weights)
+    writer, reader = result.pairs[:, :2].tolist(), result.pairs[:, 2:].tolist()
+    dumb = torch.tensor([w == [0, 2] for w in writer])
+    silent = torch.stack([
+        dumb | torch.tensor([r == deaf for r in reader]) for deaf in ([2, 1], [2, 1], [3, 0])
+    ])  # fmt: skip
+    for name in CALCULATED:
+        assert bool((result.chances[name][silent] >= 1).all())
+        assert not result.alarms(name, 0.5)[silent].any()
+    for name, scores in result.scores.items():
+        assert not scores.isnan().any()
+        if name in ("component-chance", "sums"):
+            assert bool((scores[silent] <= 0).all()), name
+        elif name not in ("whole-z", "component-z"):
+            assert bool((scores[silent] == 0).all()), name
+
+
+def test_components_that_write_nothing_point_nowhere():
+    """The decomposition fills up its directions; they are none that a head writes or reads."""
+    weights = noise_weights(SMALL, seed=3)
+    weights.W_O[0, 0, 4:] = 0
+    weights.W_V[1, 1, :, :] = 0
+    weights.W_V[1, 1, 0, 0] = 1
+    aligned = search(weights).scores["aligned"]
+    i = search(weights).pairs.tolist().index([0, 0, 1, 1])
+    V = torch.linalg.svd(textbook.ov(weights, 0, 0)).Vh[:4]
+    assert float(aligned[2, i]) == pytest.approx(float(V[:, 0].abs().max()))
+
+
+def test_one_layer_has_no_pairs():
+    result = search(noise_weights(replace(SMALL, layers=1), seed=0))
+    assert result.pairs.shape == (0, 4)
+    for name in CALCULATED:
+        assert result.alarms(name, 0.05).shape == (3, 0)
+
+
+def test_one_writer_has_no_standard_score():
+    result = search(noise_weights(replace(SMALL, layers=2, heads=1), seed=0))
+    assert result.scores["whole-z"].tolist() == [[0], [0], [0]]
 
 
 def test_scores_are_those_of_dense_matrices(found):
@@ -471,6 +581,20 @@ def test_an_unknown_way_of_sharing():
         recovery.draw_channels(Condition("x", sharing="all"), 1.0, seed=0)
 
 
+@pytest.mark.parametrize(
+    "wrong", [dict(layers=1), dict(heads=1, layers=2), dict(layers=1, heads=1)]
+)
+def test_no_room_for_six_channels(wrong):
+    with pytest.raises(CompanionError, match="layers of .* heads: expected room for six channels"):
+        recovery.draw_channels(Condition("x", replace(SMALL, **wrong)), 1.0, seed=0)
+
+
+def test_conditions_change_one_thing_at_a_time():
+    for condition in recovery.conditions():
+        assert condition.noise.layers == PLAIN.noise.layers
+        assert condition.noise.heads == PLAIN.noise.heads
+
+
 def test_conditions_have_names_of_their_own():
     names = [condition.name for condition in recovery.conditions()]
     assert names[0] == PLAIN.name and len(set(names)) == len(names)
@@ -506,14 +630,15 @@ def test_shares_of_nothing():
 def test_thresholds_come_from_models_of_their_own():
     noise = replace(SMALL, layers=3)
     levels = recovery.calibrate(noise, 8, seed=0, rate=0.25)
-    assert set(levels) == set(recovery.LEARNED)
+    assert set(levels) == set(DETECTORS)
+    assert levels["component-chance"] == levels["component"]
     assert levels == recovery.calibrate(noise, 8, seed=0, rate=0.25)
     streams = {s: recovery._seeds(s, 0, 50) for s in recovery._STREAMS}
     assert len({x for seeds in streams.values() for x in seeds}) == 50 * len(streams)
     table = recovery.false_alarms(noise, 4, levels, seed=0)
-    assert len(table["alarm"]) == 4 * (len(CALCULATED) + len(levels))
-    assert all((c is None) == (d in levels) for d, c in zip(table["detector"], table["chance"],
-                                                           strict=True))  # fmt: skip
+    assert len(table["alarm"]) == 4 * (len(CALCULATED) + len(recovery.LEARNED))
+    for name, chance in zip(table["detector"], table["chance"], strict=True):
+        assert (chance is None) == (name in recovery.LEARNED)
 
 
 def test_a_curve_rises():
@@ -532,6 +657,21 @@ def test_a_curve_rises():
         assert strong["recall"] == exact.value and exact.low == pytest.approx(0.025 ** (1 / 18))
     difference = recovery.gain(cases[1], "component", "whole", seed=0)
     assert tuple(difference) == (0, 0, 0)
+
+
+def test_learned_thresholds_beside_calculated_ones():
+    """A threshold at the calculated one finds what that finds; none is missed at the lowest."""
+    pairs = 3 * 4 * 4 * 6
+    condition = Condition("small", SMALL)
+    same = {name: -recovery.RATE / pairs * (1 + 1e-9) for name in CALCULATED}
+    for levels, expected in ((same, None), ({name: -math.inf for name in CALCULATED}, 6)):
+        (case,) = recovery.measure([(condition, 2.5)], 2, levels, seed=0)
+        for name in CALCULATED:
+            for result in case.outcomes[name]:
+                assert result.learned == (expected or sum(result.hits))
+    gain = recovery.gain(case, "whole", "component", seed=0, learned=True)
+    assert tuple(gain) == (0, 0, 0)
+    assert recovery.curve_table([case], seed=0)["recall_learned"][0] == 1
 
 
 def test_the_picture_knows_all_pairs():

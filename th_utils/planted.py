@@ -68,6 +68,8 @@ class Noise:
         for name in ("layers", "heads", "d_model", "d_head"):
             if getattr(self, name) < 1:
                 raise CompanionError(f"{name} = {getattr(self, name)}: expected 1 or more")
+        if self.kv_heads is not None and self.kv_heads < 1:
+            raise CompanionError(f"kv_heads = {self.kv_heads}: expected 1 or more, or None")
         if self.heads % self.groups:
             raise CompanionError(
                 f"kv_heads = {self.kv_heads}: expected a divisor of heads = {self.heads}"
@@ -85,7 +87,7 @@ class Noise:
     @property
     def groups(self) -> int:
         """Key/value heads."""
-        return self.kv_heads if self.kv_heads and self.kv_heads > 0 else self.heads
+        return self.heads if self.kv_heads is None else self.kv_heads
 
 
 @dataclass(frozen=True)

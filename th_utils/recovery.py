@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from th_utils.bootstrap import Interval, bootstrap, mean_interval
 from th_utils.composition import KINDS, Kind
@@ -27,9 +28,14 @@ from th_utils.svd import ov_svd
 from th_utils.weights import AttentionWeights, Rotary
 
 RATE = 0.05  # chance of any false alarm in a model
-# From a term that carries next to nothing to one that is all a head does; half octaves from 1/4.
+# From a term that carries next to nothing to one with half of the head's squared norm; half octaves
+# from 1/4.
 STRENGTHS = (1 / 16, 1 / 8, *(0.25 * 2 ** (i / 2) for i in range(9)))
-LEARNED = tuple(name for name in DETECTORS if name not in (*CALCULATED, "component-chance"))
+# "component-chance" ranks by the chance that the alarms of "component" go by.
+_CHANCE_OF = {"component-chance": "component"}
+LEARNED = tuple(name for name in DETECTORS if name not in (*CALCULATED, *_CHANCE_OF))
+
+_TRIES = 1000  # to find free places for a channel
 
 _STREAMS = {"calibration": 1, "curve": 2, "control": 3, "picture": 4}
 
@@ -56,13 +62,18 @@ class Condition:
 
 
 PLAIN = Condition("one direction")
+_TINY = Noise(layers=2, heads=2, d_model=32, d_head=4)  # for examples
 
 
 def conditions() -> list[Condition]:
-    """The plain condition, and what might make a channel harder to find, one thing at a time."""
+    """The plain condition, and what might make a channel harder to find, one thing at a time.
+
+    >>> [condition.name for condition in conditions()][:3]
+    ['one direction', 'two directions', 'three directions']
+    """
     plain = PLAIN.noise
     grouped = Noise(kv_heads=plain.heads // 4, rotary=Rotary(base=10000.0, dims=plain.d_head))
-    wide = Noise(layers=plain.layers - 2, d_model=plain.d_model * 3, d_head=plain.d_head * 3)
+    wide = Noise(d_model=plain.d_model * 3, d_head=plain.d_head * 3)
     return [
         PLAIN,
         Condition("two directions", rank=2),
@@ -87,6 +98,9 @@ def draw_channels(
 
     Where channels share a writer, a reader or both, they are two or three that hang together.
 
+    Raises:
+        CompanionError: an unknown way of sharing, or a model with too few heads or layers.
+
     >>> drawn = draw_channels(PLAIN, 1.0, seed=0)
     >>> [channel.kind for channel in drawn]
     ['Q', 'K', 'V', 'Q', 'K', 'V']
@@ -103,12 +117,19 @@ def draw_channels(
     found: list[Channel] = []
     busy: dict[str, set[Head]] = {"writer": set(), "reader": set()}
     for bundle in range(6 // (n_writers * n_readers * n_kinds)):
-        while True:
+        for _ in range(_TRIES):
+            if len(heads) < n_writers + n_readers:
+                continue
             picked = [heads[i] for i in rng.choice(len(heads), n_writers + n_readers, False)]
             writers, readers = picked[:n_writers], picked[n_writers:]
             fits = max(writers)[0] < min(readers)[0]
             if fits and not busy["writer"] & {*writers} and not busy["reader"] & {*readers}:
                 break
+        else:
+            raise CompanionError(
+                f"{noise.layers} layers of {noise.heads} heads: expected room for six channels, "
+                "none of whose heads writes or reads for two"
+            )
         busy["writer"] |= {*writers}
         busy["reader"] |= {*readers}
         for kind in KINDS if n_kinds == 3 else (kinds[bundle % len(kinds)],):
@@ -131,7 +152,12 @@ def draw_channels(
 def model(
     condition: Condition, strength: float, *, seed: int
 ) -> tuple[AttentionWeights, list[Planted]]:
-    """One random model with channels, in single precision as the models of the book are."""
+    """One random model with channels, in single precision as the models of the book are.
+
+    >>> weights, there = model(PLAIN, 1.0, seed=0)
+    >>> weights.W_Q.dtype, len(there)
+    (torch.float32, 6)
+    """
     weights, there = plant(
         condition.noise, draw_channels(condition, strength, seed=seed), seed=seed
     )
@@ -139,7 +165,12 @@ def model(
 
 
 def truth(found: Search, there: Iterable[Planted]) -> Bool[np.ndarray, "kind pair"]:
-    """Which of the pairs that a search compared hold a channel."""
+    """Which of the pairs that a search compared hold a channel.
+
+    >>> weights, there = plant(_TINY, [Channel((0, 0), (1, 1), "K")], seed=0)
+    >>> truth(search(weights), there).astype(int).tolist()
+    [[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    """
     at = {pair: i for i, pair in enumerate(map(tuple, found.pairs.tolist()))}
     mask = np.zeros((len(KINDS), len(at)), dtype=bool)
     for channel in there:
@@ -156,6 +187,8 @@ class Outcome:
         alarms: raised in all.
         first: planted channels among as many of the highest scores as there are channels.
         average_precision: mean, over the channels, of the precision of a list that ends there.
+        learned: channels found at the threshold that models without channels taught; None where
+            there is none.
     """
 
     planted: tuple[int, ...]
@@ -163,6 +196,7 @@ class Outcome:
     alarms: int
     first: int
     average_precision: float
+    learned: int | None = None
 
 
 def outcome(
@@ -175,7 +209,7 @@ def outcome(
     >>> scores = np.array([[0.9, 0.1, 0.8, 0.2]])
     >>> planted = np.array([[True, True, False, False]])
     >>> outcome(scores, scores > 0.5, planted)
-    Outcome(planted=(2,), hits=(1,), alarms=2, first=1, average_precision=0.75)
+    Outcome(planted=(2,), hits=(1,), alarms=2, first=1, average_precision=0.75, learned=None)
     """
     order = np.argsort(-scores.ravel(), kind="stable")
     right = planted.ravel()[order]
@@ -190,35 +224,52 @@ def outcome(
     )
 
 
-def examine(
-    found: Search, there: Iterable[Planted], thresholds: dict[str, float], rate: float = RATE
+def _examine(
+    found: Search, there: Iterable[Planted], thresholds: dict[str, float]
 ) -> dict[str, Outcome]:
     """What every detector with a threshold, calculated or learned, made of one model."""
     planted = truth(found, there)
     results = {}
     for name, scores in found.scores.items():
+        learned = None
         if name in thresholds:
-            alarms = scores > thresholds[name]
-        elif name in (*CALCULATED, "component-chance"):
-            alarms = found.alarms(name if name in CALCULATED else "component", rate)
+            learned = (_alarming(found, name) > thresholds[name]).numpy()
+        if name in LEARNED:
+            alarms = learned
         else:
+            alarms = found.alarms(_CHANCE_OF.get(name, name), RATE).numpy()
+        if alarms is None:
             continue
-        results[name] = outcome(scores.numpy(), alarms.numpy(), planted)
+        result = outcome(scores.numpy(), alarms, planted)
+        hits = None if learned is None else int((planted & learned).sum())
+        results[name] = replace(result, learned=hits)
     return results
 
 
-def calibrate(noise: Noise, models: int, *, seed: int, rate: float = RATE) -> dict[str, float]:
-    """Thresholds for detectors whose chance is not calculated, from models without channels.
+def _alarming(found: Search, detector: str) -> Float[Tensor, "kind pair"]:
+    """What alarms go by, higher for the more suspicious: chances where they are calculated."""
+    name = _CHANCE_OF.get(detector, detector)
+    return -found.chances[name] if name in CALCULATED else found.scores[name]
 
-    The highest score of each model is kept; the threshold leaves `rate` of the models above it.
-    Knowing what noise to expect is a help that the calculated thresholds do without.
+
+def calibrate(noise: Noise, models: int, *, seed: int, rate: float = RATE) -> dict[str, float]:
+    """Thresholds for all detectors from models without channels.
+
+    The highest score of each model is kept (minus the lowest chance, where chances are
+    calculated); the threshold leaves `rate` of the models above it. Knowing what noise to expect is
+    a help that the calculated thresholds do without. But those stay below their stated rate by
+    different amounts: detectors are compared like with like at learned thresholds only.
+
+    >>> levels = calibrate(_TINY, 2, seed=0)
+    >>> tuple(levels) == DETECTORS, levels["component"] < 0 < levels["weighted"]
+    (True, True)
     """
     highest = [
-        [float(found.scores[name].max()) for name in LEARNED]
+        [float(_alarming(found, name).max()) for name in DETECTORS]
         for found in _searches(noise, models, "calibration", seed)
     ]
     levels = np.quantile(np.array(highest), 1 - rate, axis=0)
-    return dict(zip(LEARNED, map(float, levels), strict=True))
+    return dict(zip(DETECTORS, map(float, levels), strict=True))
 
 
 @dataclass(frozen=True)
@@ -240,13 +291,17 @@ def measure(
     """Plant, search and compare: `models` models for each condition and strength.
 
     All conditions use the same seeds: where they share the noise, they share it model by model.
+
+    >>> (case,) = measure([(PLAIN, 4.0)], 1, {}, seed=0)
+    >>> case.outcomes["component"][0].hits
+    (2, 2, 2)
     """
     found = []
     for condition, strength in track(cases, "planted channels"):
         outcomes: dict[str, list[Outcome]] = {}
         for one in _seeds("curve", seed, models):
             weights, there = model(condition, strength, seed=one)
-            for name, result in examine(search(weights), there, thresholds).items():
+            for name, result in _examine(search(weights), there, thresholds).items():
                 outcomes.setdefault(name, []).append(result)
         found.append(Case(condition.name, strength, outcomes))
     return found
@@ -258,8 +313,14 @@ def curve_table(cases: Iterable[Case], *, seed: int) -> dict[str, list]:
     Returns:
         Columns: condition, strength, detector; recall (at the threshold), precision (among as many
         of the highest scores as there are channels), ap (average precision), each with _low and
-        _high; recall_Q, recall_K, recall_V; alarms_right (share of alarms that are right, None
+        _high; recall_Q, recall_K, recall_V; recall_learned (at the threshold that models without
+        channels taught, None without one); alarms_right (share of alarms that are right, None
         without alarms), channels (number, in all models), models.
+
+    >>> result = outcome(np.eye(3), np.eye(3) > 0, np.eye(3) > 0)
+    >>> table = curve_table([Case("a", 1.0, {"whole": [result] * 2})], seed=0)
+    >>> table["recall"], table["recall_low"], table["recall_learned"], table["channels"]
+    ([1.0], [1.0], [None], [6])
     """
     rows = [
         dict(condition=case.condition, strength=case.strength, detector=name)
@@ -270,10 +331,20 @@ def curve_table(cases: Iterable[Case], *, seed: int) -> dict[str, list]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def gain(case: Case, detector: str, than: str, *, seed: int) -> Interval:
-    """Recall of one detector less that of another on the same models."""
+def gain(case: Case, detector: str, than: str, *, seed: int, learned: bool = False) -> Interval:
+    """Recall of one detector less that of another on the same models.
+
+    At calculated thresholds, or at learned ones, which the interval takes as known.
+
+    >>> eye = np.eye(3) > 0
+    >>> all_found, none_found = (outcome(np.eye(3), eye & found, eye) for found in (True, False))
+    >>> case = Case("a", 1.0, {"component": [all_found] * 2, "whole": [none_found] * 2})
+    >>> tuple(gain(case, "component", "whole", seed=0))
+    (1.0, 1.0, 1.0)
+    """
     hits, other = (
-        np.array([sum(r.hits) for r in case.outcomes[name]]) for name in (detector, than)
+        np.array([r.learned if learned else sum(r.hits) for r in case.outcomes[name]])
+        for name in (detector, than)
     )
     planted = np.array([sum(r.planted) for r in case.outcomes[than]])
     return _share(hits - other, planted, seed)
@@ -301,7 +372,12 @@ def half_found(table: dict[str, list], detector: str) -> float | None:
 
 
 def recall(case: Case, detector: str) -> Interval:
-    """Share of the planted channels for which a detector raises its alarm, see `share_of`."""
+    """Share of the planted channels for which a detector raises its alarm, see `share_of`.
+
+    >>> result = outcome(np.eye(3), np.eye(3) > 0, np.eye(3) > 0)
+    >>> round(recall(Case("a", 1.0, {"whole": [result] * 2}), "whole").low, 3)
+    0.541
+    """
     results = case.outcomes[detector]
     return share_of(sum(sum(r.hits) for r in results), sum(sum(r.planted) for r in results))
 
@@ -354,6 +430,8 @@ def _summary(results: Sequence[Outcome], seed: int) -> dict[str, Any]:
         numbers |= {name: interval.value, f"{name}_low": low, f"{name}_high": high}
     for i, kind in enumerate(KINDS):
         numbers[f"recall_{kind}"] = float(hits[:, i].sum() / planted[:, i].sum())
+    found = [r.learned for r in results if r.learned is not None]
+    numbers["recall_learned"] = float(sum(found) / planted.sum()) if found else None
     numbers["alarms_right"] = float(hits.sum() / alarms) if alarms else None
     return numbers | dict(channels=int(planted.sum()), models=len(results))
 
@@ -376,21 +454,31 @@ def false_alarms(
     Returns:
         Columns: detector, model, chance (of the most improbable pair, times the number of pairs:
         the lowest rate at which the detector raises an alarm; None where it is not calculated),
-        alarm (at the stated rate).
+        alarm (at the stated rate; for the others at the threshold they are given).
+
+    >>> table = false_alarms(_TINY, 1, {}, seed=0)
+    >>> table["detector"], table["alarm"][1]
+    (['whole', 'component', 'sums', 'aligned'], False)
     """
     rows = []
     for i, found in enumerate(_searches(noise, models, "control", seed)):
         for name in CALCULATED:
             chance = float(found.chances[name].min()) * found.chances[name].numel()
             rows.append((name, i, min(chance, 1.0), chance <= RATE))
-        for name, level in thresholds.items():
-            rows.append((name, i, None, bool(found.scores[name].max() > level)))
+        for name in LEARNED:
+            if name in thresholds:
+                raised = bool(found.scores[name].max() > thresholds[name])
+                rows.append((name, i, None, raised))
     names = ("detector", "model", "chance", "alarm")
     return {name: [row[k] for row in rows] for k, name in enumerate(names)}
 
 
 def alarm_rate(table: dict[str, list], detector: str) -> Interval:
-    """Share of the models of `false_alarms` in which a detector raises an alarm."""
+    """Share of the models of `false_alarms` in which a detector raises an alarm.
+
+    >>> alarm_rate({"detector": ["whole"] * 4, "alarm": [True, False, False, False]}, "whole").value
+    0.25
+    """
     said = zip(table["detector"], table["alarm"], strict=True)
     raised = [alarm for name, alarm in said if name == detector]
     return share_of(sum(raised), len(raised))
@@ -402,6 +490,10 @@ def picture_table(strength: float, *, seed: int) -> dict[str, list]:
     Returns:
         Columns: writer, reader (counted through layers and heads), whole, component (scores),
         planted, whole_alarm, component_alarm.
+
+    >>> table = picture_table(1.0, seed=0)
+    >>> sum(table["planted"]), len(table["writer"])
+    (6, 960)
     """
     (one,) = _seeds("picture", seed, 1)
     noise = PLAIN.noise
@@ -425,6 +517,10 @@ def kept(strength: float, models: int, *, seed: int) -> tuple[float, float]:
 
     The squared overlap of the direction with the writer's component nearest to it, and the share of
     the planted term in the reader's squared norm.
+
+    >>> held, share = kept(4.0, 1, seed=0)
+    >>> held > 0.9, round(share, 3)
+    (True, 0.5)
     """
     held, share = [], []
     for one in _seeds("curve", seed, models):

@@ -23,7 +23,8 @@ that writes along directions drawn at random, against the reader as it is. The c
 the sum of the chances of all that was tried on it (components, sets of components, pairs of
 components), and a search raises an alarm where that, times the number of pairs and kinds, is no
 more than the rate it allows itself: Bonferroni's bound on the chance of any false alarm in the
-whole model.
+whole model, for one detector and as far as the chances are right. Rates of detectors that are used
+together add up.
 """
 
 from __future__ import annotations
@@ -65,10 +66,18 @@ class Search:
     chances: dict[str, Float[Tensor, "kind pair"]]
 
     def alarms(self, detector: str, rate: float) -> Bool[Tensor, "kind pair"]:
-        """Where a detector raises an alarm, at most `rate` of one false alarm in the whole model.
+        """Where a detector raises an alarm.
+
+        With a chance of at most `rate` of any false alarm in the model: by Bonferroni's bound, for
+        this detector alone, and as far as its chances are right.
 
         Raises:
             CompanionError: chance cannot be calculated for this detector, or the rate is none.
+
+        >>> from th_utils.planted import Noise, noise_weights
+        >>> found = search(noise_weights(Noise(layers=2, heads=2, d_model=32, d_head=4), seed=0))
+        >>> found.alarms("component", 0.05).shape, int(found.alarms("component", 0.05).sum())
+        (torch.Size([3, 4]), 0)
         """
         if detector not in self.chances:
             raise CompanionError(
@@ -84,6 +93,9 @@ class Search:
 @one_thread()
 def search(weights: AttentionWeights) -> Search:
     """Compare everything that writes with everything that reads later, by all detectors.
+
+    A head that reads or writes nothing has scores of 0 and a chance of 1 in everything tried on it.
+    In a model of one layer there is no pair to compare, and the result is empty.
 
     >>> from th_utils.planted import Channel, Noise, plant
     >>> weights, _ = plant(Noise(), [Channel((0, 1), (1, 0), "Q", strength=4.0)], seed=0)
@@ -105,7 +117,12 @@ def search(weights: AttentionWeights) -> Search:
 
 
 def dimensions(weights: AttentionWeights) -> int:
-    """How many dimensions heads write to: one less than d_model where all outputs sum to zero."""
+    """How many dimensions heads write to: one less than d_model where all outputs sum to zero.
+
+    >>> from th_utils.planted import Noise, noise_weights
+    >>> [dimensions(noise_weights(Noise(layers=1, centred=c), seed=0)) for c in (False, True)]
+    [128, 127]
+    """
     total = weights.W_O.sum(-1).abs().max()
     centred = total <= 1e-4 * torch.linalg.vector_norm(weights.W_O, dim=-1).max()
     return weights.d_model - int(centred)
@@ -124,14 +141,14 @@ def _of_kind(
     reading = torch.arange(later[0, 0].numel(), device=later.device)
     reading = reading.view(later.shape[2:]).expand(later.shape)[later]
     U, S, _ = torch.linalg.svd(reader, full_matrices=False)
-    share = (svd.S**2 / (svd.S**2).sum(-1, keepdim=True)).flatten(0, 1)
-    spectrum = (S**2 / (S**2).sum(-1, keepdim=True)).flatten(0, 1)
+    share, spectrum = (_shares(each).flatten(0, 1) for each in (svd.S, S))
 
     whole = by_head[later]
     parts = by_component.movedim(2, -1)[later]
     best = parts.amax(-1)
     summed = (parts**2).sort(-1, descending=True).values.cumsum(-1)[:, : min(SUMMED, d_head)]
-    aligned, path = _overlaps(svd.V, share, U, spectrum, later)
+    V, U = svd.V * _heard(svd.S)[..., None, :], U * _heard(S)[..., None, :]
+    aligned, path = _overlaps(V, share, U, spectrum, later)
 
     single = nulls.score_tail(best, spectrum[reading], room) * d_head
     sums = [single]
@@ -156,7 +173,7 @@ def _of_kind(
         "component": best,
         "component-z": z_component.amax(-1),
         "component-chance": -single.clamp_min(1e-300).log10(),
-        "ceiling": best / spectrum[reading, 0].sqrt(),
+        "ceiling": best / spectrum[reading, 0].where(spectrum[reading, 0] > 0, 1).sqrt(),
         "weighted": (parts * share[writing].sqrt()).amax(-1),
         "sums": -several.clamp_min(1e-300).log10(),
         "aligned": aligned,
@@ -165,13 +182,24 @@ def _of_kind(
     return {name: score.double() for name, score in scores.items()}, chances
 
 
+def _shares(S: Float[Tensor, "*head component"]) -> Float[Tensor, "*head component"]:
+    """Squared singular values over their sum; zeros where all are zero."""
+    total = (S**2).sum(-1, keepdim=True)
+    return S**2 / total.where(total > 0, 1)
+
+
+def _heard(S: Float[Tensor, "*head component"]) -> Bool[Tensor, "*head component"]:
+    """Which components are more than rounding; the directions of the others mean nothing."""
+    return torch.finfo(S.dtype).eps * S.shape[-1] * S.amax(-1, keepdim=True) < S
+
+
 def _overlaps(
     V: Tensor, share: Tensor, U: Tensor, spectrum: Tensor, later: Tensor
 ) -> tuple[Float[Tensor, " pair"], Float[Tensor, " pair"]]:
     """Largest overlap of a writer's with a reader's component, plain and weighted by the shares."""
     layers, heads, d_model, n = U.shape
     known = U.permute(2, 0, 1, 3).reshape(d_model, -1)
-    plain, weighted = [], []
+    plain, weighted = [V.new_zeros(0)], [V.new_zeros(0)]
     for layer in range(layers - 1):
         after = known[:, (layer + 1) * heads * n :]
         overlap = (V[layer].mT.reshape(-1, d_model) @ after).abs().view(heads, -1, after.shape[1])
@@ -213,10 +241,14 @@ def _far(
 
 
 def _standardised(scores: Float[Tensor, "layer head reader_layer reader_head *part"]) -> Tensor:
-    """`composition.z_scores` of all readers in one go; NaN where nothing is read."""
+    """`composition.z_scores` of all readers in one go; zeros where only one head writes.
+
+    NaN where the reader is not in a later layer.
+    """
     writers = (0, 1, *range(4, scores.ndim))
     known = torch.isfinite(scores)
     number = known.sum(writers, keepdim=True)
     mean = scores.nansum(writers, keepdim=True) / number
-    variance = ((scores - mean) ** 2).nansum(writers, keepdim=True) / (number - 1)
-    return (scores - mean) / variance.sqrt()
+    squares = ((scores - mean) ** 2).nansum(writers, keepdim=True)
+    deviation = (squares / (number - 1).clamp_min(1)).sqrt()
+    return (scores - mean) / deviation.where(deviation > 0, 1)
