@@ -458,13 +458,13 @@ def curve(**recalls) -> dict[str, list]:
     """A curve at strengths one half, one and two."""
     table: dict[str, list] = {
         n: [] for n in ("detector", "strength", "recall", "ap", "alarms_right", "recall_Q",
-                        "recall_K", "recall_V", "channels")
+                        "recall_K", "recall_V", "channels", "recall_learned")
     }  # fmt: skip
     for name, shares in recalls.items():
         for strength, share in zip((0.5, 1.0, 2.0), shares, strict=True):
             right = None if share == 0 else 0.97
             said = (name.replace("_", "-"), strength, share, share / 2, right, share, share / 3,
-                    share / 4, 48)  # fmt: skip
+                    share / 4, 48, share + 0.1)  # fmt: skip
             for column, value in zip(table, said, strict=True):
                 table[column].append(value)
     return table
@@ -495,8 +495,39 @@ def test_planted_detectors():
     table = curve(**{name.replace("-", "_"): (0.1, 0.25, 0.75) for name in planted.WHAT})
     lines = planted.detectors(table, (1.0, 2.0)).splitlines()
     assert "| found, 1 | found, 2 | precision, 1 | precision, 2 |" in lines[0]
-    assert len(lines) == 2 + len(planted.WHAT) and {line.count("|") for line in lines} == {7}
-    assert all(line.endswith("| 0.25 | 0.75 | 0.12 | 0.38 |") for line in lines[2:])
+    assert len(lines) == 2 + len(planted.WHAT) and {line.count("|") for line in lines} == {9}
+    assert all(line.endswith("| 0.25 | 0.75 | 0.12 | 0.38 | 0.35 | 0.85 |") for line in lines[2:])
+
+
+def test_planted_thresholds_alike():
+    table = curve(component=(0, 0.27, 1), whole=(0, 0, 1), sums=(0, 0.19, 1))
+    ahead, behind, level = Interval(0.2, 0.1, 0.3), Interval(-0.08, -0.15, -0.02), Interval(0, 0, 0)
+    gains = [("component", "whole", ahead, ahead), ("sums", "component", behind, level)]
+    assert planted.alike(table, 1.0, gains) == (
+        "At strength 1, at equally strict thresholds, the channels found are: single components "
+        "37% (at calculated ones 27%), whole matrices 10% (at calculated ones 0%), sums of "
+        "components 29% (at calculated ones 19%). In points, with 95% intervals: single components "
+        "less whole matrices +20 (+10 to +30), at calculated thresholds +20 (+10 to +30), so the "
+        "order stays; sums of components less single components +0 (+0 to +0), at calculated "
+        "thresholds -8 (-15 to -2), so neither is shown to find more any longer"
+    )
+    for before, after, said in (
+        (behind, ahead, "the order turns round"),
+        (level, ahead, "now one is shown to find more"),
+        (level, level, "so neither is shown to find more"),
+    ):
+        assert planted.alike(table, 1.0, [("sums", "component", before, after)]).endswith(said)
+
+
+def test_planted_excluded():
+    rates = {"component": Interval(0.025, 0.005, 0.071), "path": Interval(0.2, 0.1, 0.3)}
+    assert planted.excluded(dict(list(rates.items())[:1]), 0.05, 120) == (
+        "Nothing here speaks against the stated rate of 5%. What 120 models exclude are rates "
+        "above 7.1% (single components)"
+    )
+    assert planted.excluded(rates, 0.05, 120).startswith(
+        "Against the stated rate of 5% speak “path”. What"
+    )
 
 
 def test_planted_row():

@@ -9,14 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from th_utils.figures import PALETTE, SINGLE, ink, new_figure
+from th_utils.prose.planted import NAMES
 from th_utils.results import Results
 
-NAMES = {
-    "whole": "whole matrices",
-    "component": "single components",
-    "sums": "sums of components",
-    "aligned": "aligned components",
-}
 COLOURS = {
     "whole": PALETTE["control"],
     "component": PALETTE["inhibition"],

@@ -20,7 +20,7 @@ NAMES = {
 WHAT = {
     "whole": "composition score of whole matrices",
     "whole-z": "the same, standardised per reader",
-    "component": "best component score",
+    "component": "best component score; found by its chance, precision by itself",
     "component-z": "the same, standardised per reader",
     "component-chance": "how improbable the best component score is",
     "ceiling": "best component score over the highest the reader allows",
@@ -111,14 +111,53 @@ def detectors(table: dict[str, list], strengths: tuple[float, float]) -> str:
     low, high = map(level, strengths)
     lines = [
         f"| detector | what it is | found, {low} | found, {high} | precision, {low} | "
-        f"precision, {high} |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"precision, {high} | alike, {low} | alike, {high} |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in DETECTORS:
         found = [row(table, detector=name, strength=s) for s in strengths]
-        numbers = [f"{f['recall']:.2f}" for f in found] + [f"{f['ap']:.2f}" for f in found]
+        columns = ("recall", "ap", "recall_learned")
+        numbers = [f"{f[column]:.2f}" for column in columns for f in found]
         lines.append(f"| {name} | {WHAT[name]} | " + " | ".join(numbers) + " |")
     return "\n".join(lines)
+
+
+def alike(
+    table: dict[str, list], strength: float, gains: list[tuple[str, str, Interval, Interval]]
+) -> str:
+    """What finds more than what at calculated thresholds, and what at equally strict learned ones.
+
+    `gains` names two detectors and gives the difference at calculated and at learned thresholds.
+    """
+    names = list(dict.fromkeys(name for pair in gains for name in pair[:2]))
+    found = {name: row(table, detector=name, strength=strength) for name in names}
+    shares = ", ".join(
+        f"{NAMES[name]} {at['recall_learned']:.0%} (at calculated ones {at['recall']:.0%})"
+        for name, at in found.items()
+    )
+    changes = "; ".join(
+        f"{NAMES[name]} less {NAMES[than]} {_points(learned)}, at calculated thresholds "
+        f"{_points(calculated)}, so {_turn(calculated, learned)}"
+        for name, than, calculated, learned in gains
+    )
+    return (
+        f"At strength {level(strength)}, at equally strict thresholds, the channels found are: "
+        f"{shares}. In points, with 95% intervals: {changes}"
+    )
+
+
+def _points(gain: Interval) -> str:
+    return f"{100 * gain.value:+.0f} ({100 * gain.low:+.0f} to {100 * gain.high:+.0f})"
+
+
+def _turn(before: Interval, after: Interval) -> str:
+    """What becomes of an order of two detectors; an interval with 0 in it decides nothing."""
+    signs = [(i.low > 0) - (i.high < 0) for i in (before, after)]
+    if not signs[1]:
+        return "neither is shown to find more" + (" any longer" if signs[0] else "")
+    if signs[0] == -signs[1]:
+        return "the order turns round"
+    return "the order stays" if signs[0] else "now one is shown to find more"
 
 
 def kept(strengths: list[float], found: list[tuple[float, float]]) -> str:
@@ -172,6 +211,18 @@ def false_alarms(rates: dict[str, Interval], rate: float, models: int) -> str:
         f"Of {models} models without any channel, at a stated rate of {rate:.0%}, with exact 95% "
         f"intervals: {said}"
     )
+
+
+def excluded(rates: dict[str, Interval], rate: float, models: int) -> str:
+    """Whether anything speaks against the stated rate, and what so many models exclude."""
+    against = [NAMES.get(name, name) for name, r in rates.items() if r.low > rate]
+    said = (
+        f"Against the stated rate of {rate:.0%} speak {_list(against)}"
+        if against
+        else f"Nothing here speaks against the stated rate of {rate:.0%}"
+    )
+    above = ", ".join(f"{r.high:.1%} ({NAMES.get(name, name)})" for name, r in rates.items())
+    return f"{said}. What {models} models exclude are rates above {above}"
 
 
 def _list(names: list[str]) -> str:
