@@ -34,6 +34,10 @@ from th_utils.scan_store import load
 
 SHAPE_7B = {"layers": 32, "heads": 32, "kv_heads": 32, "d_model": 4096, "d_head": 128}
 SHAPE_70B = {"layers": 80, "heads": 64, "kv_heads": 8, "d_model": 8192, "d_head": 128}
+NOTE = (
+    "Rates by CPU time are what the kernels do; wall time includes waiting for whatever else the "
+    "machine did. A part that ended with -9 was killed on purpose, and the next one continued it."
+)
 RESULT = Path(__file__).parent / "results" / "scan-7b.json"
 
 
@@ -160,6 +164,7 @@ def summary(
             "python": ".".join(map(str, sys.version_info[:3])),
         },
         "threads": torch.get_num_threads(),
+        "note": NOTE,
         "parts": parts,
         "wall_seconds": wall,
         "cpu_seconds": cpu,
