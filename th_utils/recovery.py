@@ -62,7 +62,6 @@ class Condition:
 
 
 PLAIN = Condition("one direction")
-_TINY = Noise(layers=2, heads=2, d_model=32, d_head=4)  # for examples
 
 
 def conditions() -> list[Condition]:
@@ -167,7 +166,8 @@ def model(
 def truth(found: Search, there: Iterable[Planted]) -> Bool[np.ndarray, "kind pair"]:
     """Which of the pairs that a search compared hold a channel.
 
-    >>> weights, there = plant(_TINY, [Channel((0, 0), (1, 1), "K")], seed=0)
+    >>> tiny = Noise(layers=2, heads=2, d_model=32, d_head=4)
+    >>> weights, there = plant(tiny, [Channel((0, 0), (1, 1), "K")], seed=0)
     >>> truth(search(weights), there).astype(int).tolist()
     [[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
     """
@@ -260,7 +260,8 @@ def calibrate(noise: Noise, models: int, *, seed: int, rate: float = RATE) -> di
     a help that the calculated thresholds do without. But those stay below their stated rate by
     different amounts: detectors are compared like with like at learned thresholds only.
 
-    >>> levels = calibrate(_TINY, 2, seed=0)
+    >>> tiny = Noise(layers=2, heads=2, d_model=32, d_head=4)
+    >>> levels = calibrate(tiny, 2, seed=0)
     >>> tuple(levels) == DETECTORS, levels["component"] < 0 < levels["weighted"]
     (True, True)
     """
@@ -456,7 +457,8 @@ def false_alarms(
         the lowest rate at which the detector raises an alarm; None where it is not calculated),
         alarm (at the stated rate; for the others at the threshold they are given).
 
-    >>> table = false_alarms(_TINY, 1, {}, seed=0)
+    >>> tiny = Noise(layers=2, heads=2, d_model=32, d_head=4)
+    >>> table = false_alarms(tiny, 1, {}, seed=0)
     >>> table["detector"], table["alarm"][1]
     (['whole', 'component', 'sums', 'aligned'], False)
     """
