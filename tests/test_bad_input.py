@@ -17,6 +17,7 @@ import torch
 from textbook import random_weights
 
 from th_utils import composition, models, svd, weights
+from th_utils.checkpoint import open_checkpoint
 from th_utils.errors import CompanionError
 from th_utils.rotary import Rotary, rotary_of
 from th_utils.svd import HeadSVD
@@ -150,6 +151,27 @@ def test_a_number_of_heads_that_is_none(tiny_llama, n_heads):
     assert f"n_heads {n_heads} is not" in message and "at least 1" in message
 
 
+@pytest.mark.parametrize("n_heads", [1.5, True, "4"])
+def test_a_number_of_heads_that_is_not_whole(n_heads):
+    assert f"n_heads {n_heads!r} is not a number of heads" in refused(weights.check_heads, n_heads)
+
+
+@pytest.mark.parametrize("heads", [0, -4])
+def test_a_config_with_a_number_of_heads_that_is_none(tiny_gpt2, tmp_path, heads):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes((tiny_gpt2 / file.name).read_bytes())
+    (tmp_path / "config.json").write_text(f'{{"model_type": "gpt2", "n_head": {heads}}}')
+    for function in (weights.from_checkpoint, lambda path: open_checkpoint(path).sizes()):
+        assert f"n_heads {heads} is not a number of heads" in refused(function, tmp_path)
+
+
+def test_weights_that_require_gradients_are_scored():
+    plain_scores = composition.composition_scores(W)
+    parts = (getattr(W, name).clone().requires_grad_() for name in NAMES)
+    scores = composition.composition_scores(AttentionWeights(*parts, rotary=ROTARY))
+    assert torch.equal(scores.detach().nan_to_num(-1), plain_scores.nan_to_num(-1))
+
+
 def test_a_dtype_that_is_not_of_floating_point(tiny_llama):
     message = refused(weights.from_checkpoint, tiny_llama, dtype=torch.int8)
     assert "dtype torch.int8 is not one of floating point" in message
@@ -185,6 +207,8 @@ def test_rotations_that_do_not_fit():
 def test_a_config_without_the_width_of_a_head():
     message = refused(rotary_of, {"rope_theta": 1e4, "hidden_size": 64})
     assert "expected head_dim" in message
+    none = {"rope_theta": 1e4, "hidden_size": 64, "num_attention_heads": 0}
+    assert refused(rotary_of, none) == message
 
 
 # --- decompositions

@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from th_utils.errors import CompanionError
-from th_utils.rotary import Rotary, rotary_of
+from th_utils.rotary import Rotary
 from th_utils.weights import (
     AttentionWeights,
+    check_heads,
     fold,
     naming_scheme,
+    open_shard,
     read_config,
     safetensors_files,
+    scheme_rotary,
 )
 
 
@@ -68,7 +70,7 @@ class Checkpoint:
                 key = self._key(number, name)
                 file = self.files[key]
                 if file not in handles:
-                    handles[file] = stack.enter_context(_opened(file))
+                    handles[file] = stack.enter_context(open_shard(file))
                 return handles[file].get_tensor(key).to(dtype)
 
             matrices = self.scheme.read(read, self.n_heads, self.config)
@@ -106,9 +108,20 @@ def open_checkpoint(path: Path | str, *, n_heads: int | None = None) -> Checkpoi
         n_heads: number of query heads, where no config.json says it.
 
     Raises:
-        CompanionError: no such checkpoint, a damaged file, an unknown naming scheme, or rotary
-            embeddings of unknown base.
+        CompanionError: no such checkpoint, a damaged file, an unknown naming scheme, rotary
+            embeddings of unknown base, or a number of heads that is none.
+
+    >>> import tempfile
+    >>> from safetensors.torch import save_file
+    >>> names = {"attn.c_attn.weight": (8, 24), "attn.c_proj.weight": (8, 8), "ln_1.weight": (8,)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = f"{folder}/model.safetensors"
+    ...     save_file({f"h.0.{name}": torch.randn(size) for name, size in names.items()}, file)
+    ...     checkpoint = open_checkpoint(file, n_heads=2)
+    ...     checkpoint.n_layers, checkpoint.sizes(), checkpoint.layer(0).W_V.shape
+    (1, (2, 2, 8, 4), torch.Size([1, 2, 8, 4]))
     """
+    check_heads(n_heads)
     path = Path(path)
     if not path.exists():
         raise CompanionError(f"there is no checkpoint {path}")
@@ -116,28 +129,14 @@ def open_checkpoint(path: Path | str, *, n_heads: int | None = None) -> Checkpoi
     shapes: dict[str, tuple[int, ...]] = {}
     files: dict[str, Path] = {}
     for file in safetensors_files(path):
-        with _opened(file) as handle:
+        with open_shard(file) as handle:
             for key in handle.keys():
                 shapes[key] = tuple(handle.get_slice(key).get_shape())
                 files[key] = file
     scheme = naming_scheme(files, config)
-    rotary = rotary_of(config)
-    if scheme.rotary and rotary is None:
-        raise CompanionError(
-            f"{path}: the base of the rotary embedding is not known, and queries and keys mean "
-            "nothing without it: put the model's config.json beside the weights"
-        )
-    heads = n_heads or config.get(scheme.heads_field)
+    rotary = scheme_rotary(scheme, config, path)
+    heads = config.get(scheme.heads_field) if n_heads is None else n_heads
     return Checkpoint(path, config, scheme, shapes, files, heads, rotary)
-
-
-def _opened(file: Path) -> Any:
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CompanionError(
-            f"{file} is missing or damaged ({error}): fetch the checkpoint again"
-        ) from error
 
 
 def _sampled_digest(file: Path, samples: int = 16, size: int = 4096) -> str:

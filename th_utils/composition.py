@@ -175,10 +175,23 @@ def component_scores(
         )
     checks.alike(**{"svd.V": svd.V, "svd.S": svd.S, "reader": reader})
     checks.finite(**{"svd.V": svd.V, "svd.S": svd.S, "reader": reader})
+    return _norms(write_directions(svd), upcast(reader), "composition scores by layer")
+
+
+def write_directions(svd: HeadSVD) -> Float[Tensor, "layer head component d_model"]:
+    """What each component of each head writes along, as rows of norm one; zeros of silent ones.
+
+    Silent is a component whose singular value is not above rounding: ``s_k <= eps d_head s_1``.
+    Its direction is arbitrary, and with zeros in its place it scores zero with every reader.
+
+    >>> eye, S = torch.eye(3, 2)[None, None], torch.tensor([[[2.0, 0.0]]])
+    >>> write_directions(HeadSVD(eye, S, eye))[0, 0]
+    tensor([[1., 0., 0.],
+            [0., 0., 0.]])
+    """
     S = upcast(svd.S)
     threshold = torch.finfo(S.dtype).eps * S.shape[-1] * S.amax(dim=-1, keepdim=True)
-    writers = upcast(svd.V).mT * (S > threshold).to(S.dtype)[..., None]
-    return _norms(writers, upcast(reader), "composition scores by layer")
+    return upcast(svd.V).mT * (S > threshold).to(S.dtype)[..., None]
 
 
 def _norms(
@@ -189,7 +202,7 @@ def _norms(
     """Length of every row of every writer as each later reader, of norm 1, sees it."""
     layers, heads, d_model, d_head = reader.shape
     rows = writers.shape[2]
-    joined = _unit(reader).permute(2, 0, 1, 3).reshape(d_model, -1)  # d_model x (layer head d_head)
+    joined = unit(reader).permute(2, 0, 1, 3).reshape(d_model, -1)  # d_model x (layer head d_head)
     scores = reader.new_full((layers, heads, rows, layers, heads), math.nan)
     for layer in track(range(layers - 1), progress):
         later = joined[:, (layer + 1) * heads * d_head :]
@@ -198,8 +211,13 @@ def _norms(
     return scores
 
 
-def _unit(matrices: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch n m"]:
-    """Matrices divided by their Frobenius norms; those of zeros stay so."""
+def unit(matrices: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch n m"]:
+    """Matrices divided by their Frobenius norms; those of zeros stay so.
+
+    >>> unit(torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]]))[:, 0]
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
     one = torch.ones((), dtype=matrices.dtype, device=matrices.device)
     # by the largest entry first: squares of very small or very large numbers leave the range
     peak = torch.maximum(matrices.amax(dim=(-2, -1)), -matrices.amin(dim=(-2, -1)))
@@ -232,7 +250,7 @@ def head_scores(
     checks.shape("S", S, tuple(scores.shape[:3]), f"beside scores {tuple(scores.shape)}")
     checks.alike(scores=scores, S=S)
     checks.finite(S=S)
-    share = _unit(upcast(S)[..., None]).squeeze(-1) ** 2
+    share = unit(upcast(S)[..., None]).squeeze(-1) ** 2
     return torch.einsum("lhkmn,lhk->lhmn", upcast(scores) ** 2, share).sqrt()
 
 
@@ -269,14 +287,14 @@ def composition_scores(
     _check_weights(weights, kinds, offsets)
     with one_thread():
         R_V = torch.linalg.qr(upcast(weights.W_V), mode="r").R
-    writers = _unit(per_head(weights, R_V) @ upcast(weights.W_O))
+    writers = unit(per_head(weights, R_V) @ upcast(weights.W_O))
     layers, heads = weights.n_layers, weights.n_heads
     scores = writers.new_empty((len(kinds), layers, heads, layers, heads))
     for at, kind in enumerate(kinds):
         with one_thread():
             reader = _readers(weights, kind, offsets)
         rows = _norms(writers, reader, f"{kind} composition by layer")
-        torch.linalg.vector_norm(rows, dim=2, out=scores[at])
+        scores[at] = torch.linalg.vector_norm(rows, dim=2)
     return scores
 
 
@@ -297,7 +315,7 @@ def ceiling(reader: Float[Tensor, "d_model d_head"]) -> float:
     checks.not_empty("reader", reader)
     checks.alike(reader=reader)
     checks.finite(reader=reader)
-    return float(torch.linalg.svdvals(_unit(upcast(reader)))[0])
+    return float(torch.linalg.svdvals(unit(upcast(reader)))[0])
 
 
 def z_scores(

@@ -5,10 +5,10 @@ by query, key and value, with the score of paper A (`th_utils.composition`)
 
 .. math:: CS_k = \|v_k^T F\|_2 / \|F\|_F ,
 
-where :math:`v_k` is the component's write direction and :math:`F` the reduced reader; of each
-reader and kind the strongest `k` writers are kept, with mean and standard deviation over all of
-them. A model of 7 billion parameters has some 200 million scores, one of 70 billion 5,000 million:
-they are never held together.
+where :math:`v_k` is the component's write direction and :math:`F` the reduced reader; what writes
+or reads nothing scores zero. Of each reader and kind the strongest `k` writers are kept, with mean
+and standard deviation over all of them. A model of 7 billion parameters has some 200 million
+scores, one of 70 billion 5,000 million: they are never held together.
 
 Each layer is read once. Its readers are multiplied with the write directions of all earlier
 layers, which lie in a scratch folder, and then its own write directions are added there. So memory
@@ -21,11 +21,13 @@ to rounding.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from torch import Tensor
 
 from th_utils import __version__, scan_store
 from th_utils.checkpoint import Checkpoint, open_checkpoint
-from th_utils.composition import KINDS, OFFSETS, readers
+from th_utils.composition import KINDS, OFFSETS, readers, unit, write_directions
 from th_utils.digest import closure_of_module, digest
 from th_utils.errors import CompanionError
 from th_utils.paths import file_lock
@@ -44,9 +46,10 @@ from th_utils.scan_store import Scan, directions_file, empty, read_tensors, stat
 from th_utils.svd import ov_svd
 
 SAVE_EVERY_S = 5.0  # seconds of work that may be lost; a state is small, but flushing it is slow
-# Tensors of the size of one layer's W_Q, and bytes besides, that are alive at once: weights as
-# stored and as folded, both sides of the SVD with what LAPACK copies, three readers, one writer.
+# Tensors of the size of one layer's W_Q that are alive at once: weights as stored and as folded,
+# both sides of the SVD with what LAPACK copies, three readers, one writer.
 _ALIVE = 14
+_ALIVE_GROUPED = 4  # of these, W_K and W_V as stored and as folded: smaller where heads share them
 
 
 def scan(
@@ -76,7 +79,8 @@ def scan(
         device: where the products are made.
         dtype: torch.float32 or torch.float64; stored weights are converted to it.
         memory: bytes that the tensors may take at once, on the device or on the CPU. The program
-            itself comes on top, some 300 MB.
+            itself comes on top, some 300 MB. The default is enough for models of 7 billion
+            parameters; one of 70 billion needs about 3.2 GiB.
 
     Returns:
         The `Scan`, also written to `out` as scan.safetensors and scan.json.
@@ -96,7 +100,7 @@ def scan(
     >>> found.score.shape, found.writer_layer[0, :, 0, 0].tolist()[:2]
     (torch.Size([3, 3, 2, 5]), [-1, 0])
     """
-    _check(k, kinds, dtype)
+    _check(k, kinds, offsets, dtype, memory)
     checkpoint = open_checkpoint(path, n_heads=n_heads)
     plan = _Plan(checkpoint, Path(out), k, kinds, tuple(offsets), device, dtype, memory)
     try:
@@ -105,14 +109,15 @@ def scan(
         reason = error.strerror or error
         raise CompanionError(f"cannot make the folder {out} ({reason}): choose another") from error
     with file_lock(plan.out / ".lock"):
-        scan_store.begin(plan.out, plan.said())
+        said = plan.said()
+        scan_store.begin(plan.out, said)
         if scan_store.is_finished(plan.out):
             return scan_store.load(plan.out)
         scan_store.need_room(plan.out, plan.scratch_bytes())
         with torch.inference_mode():
             for _ in track(plan.steps(), "pairs of layers", plan.n_pairs):
                 pass
-            found = plan.gather()
+            found = plan.gather(said)
         scan_store.finish(plan.out, found)
     return found
 
@@ -127,10 +132,16 @@ def pair_scores(
     """Scores of one layer's write directions with one layer's readers of norm one.
 
     Args:
-        writers: write directions, of norm one.
-        joined: the reduced readers of all heads side by side, each divided by its norm.
+        writers: write directions, of norm one (`th_utils.composition.write_directions`).
+        joined: the reduced readers of all heads side by side (`th_utils.composition.unit`).
         heads: how many readers there are in `joined`.
         rows: how many writers are multiplied at once; the product has as many rows.
+
+    >>> readers = unit(torch.eye(3, 2).expand(2, 3, 2)).permute(1, 0, 2).reshape(3, 4)
+    >>> pair_scores(torch.eye(3), readers, 2, rows=2)
+    tensor([[0.7071, 0.7071],
+            [0.7071, 0.7071],
+            [0.0000, 0.0000]])
     """
     parts = [
         torch.linalg.vector_norm((block @ joined).unflatten(1, (heads, -1)), dim=-1)
@@ -168,6 +179,11 @@ def merge_moments(
     """Mean and sum of squared deviations with `new` values beside the `count` before.
 
     Chan, Golub and LeVeque (1979): exact for any partition, in the dtype of `mean`.
+
+    >>> none = torch.zeros(1)
+    >>> mean, squares = merge_moments(0, none, none, torch.tensor([[1.0], [2.0]]))
+    >>> merge_moments(2, mean, squares, torch.tensor([[6.0]]))
+    (tensor([3.]), tensor([14.]))
     """
     new = new.to(mean.dtype)
     n, new_mean = len(new), new.mean(dim=0)
@@ -203,20 +219,23 @@ class _Plan:
         self.heads, self.kv_heads, self.d_model, self.d_head = checkpoint.sizes()
         self.per_layer = self.heads * self.d_head  # writers, and columns of the joined readers
         self.n_pairs = self.layers * (self.layers - 1) // 2
-        if checkpoint.rotary is not None and (not offsets or min(offsets) < 0):
-            raise CompanionError(f"offsets {list(offsets)}: at least one, none negative")
         self.k = min(k, self.per_layer * (self.layers - 1))
         self.rows = self._rows(memory)
 
     def _rows(self, memory: int) -> int:
         """How many writers to multiply at once, from what the tensors of a layer leave free."""
         item = self.dtype.itemsize
-        fixed = _ALIVE * self.per_layer * self.d_model * item
+        shared = _ALIVE_GROUPED * self.kv_heads * self.d_head
+        whole = (_ALIVE - _ALIVE_GROUPED) * self.per_layer
+        fixed = (shared + whole) * self.d_model * item
         one = 2 * self.per_layer * item  # the product's row, and the scores' copies
         if fixed + one > memory:
+            # enough for products of full height: with one row at a time it would crawl
+            enough = math.ceil((fixed + one * self.per_layer) / 2**30 * 100) / 100
             raise CompanionError(
                 f"memory={memory / 2**20:.0f} MiB is too little: one layer of "
-                f"{self.checkpoint.path} needs {(fixed + one) / 2**20:.0f} MiB"
+                f"{self.checkpoint.path} needs {(fixed + one) / 2**20:.0f} MiB, give "
+                f"memory={math.ceil(enough * 2**30)} (on the command line --memory {enough:.2f})"
             )
         return min(self.per_layer, (memory - fixed) // one)
 
@@ -277,7 +296,7 @@ class _Plan:
     def _write(self, layer: int, weights: Any) -> None:
         """Put a layer's write directions and singular values into the scratch folder."""
         svd = ov_svd(weights)
-        parts = {"V": svd.V[0].mT.reshape(-1, self.d_model), "S": svd.S[0]}
+        parts = {"V": write_directions(svd)[0].reshape(-1, self.d_model), "S": svd.S[0]}
         scan_store.write_tensors(directions_file(self.out, layer), parts)
 
     def _read(self, layer: int, weights: Any, state: dict[str, Any]) -> Iterator[None]:
@@ -309,9 +328,8 @@ class _Plan:
             yield
 
     def _joined(self, weights: Any, kind: Any) -> Float[Tensor, "d_model joined"]:
-        reader = readers(weights, kind, offsets=self.offsets)[0]
-        unit = reader / torch.linalg.matrix_norm(reader)[:, None, None]
-        return unit.permute(1, 0, 2).reshape(self.d_model, -1)
+        reader = unit(readers(weights, kind, offsets=self.offsets)[0])
+        return reader.permute(1, 0, 2).reshape(self.d_model, -1)
 
     def _state(self, layer: int) -> dict[str, Any]:
         """How far a reader layer has come; from the scratch folder if it has been begun."""
@@ -331,7 +349,7 @@ class _Plan:
             "next": 0,
         }
 
-    def gather(self) -> Scan:
+    def gather(self, said: Mapping[str, Any]) -> Scan:
         """The result, from the states of all reader layers."""
         kinds, d_head = len(self.kinds), self.d_head
         score = empty(kinds, self.layers, self.heads, self.k, dtype=self.dtype)
@@ -349,7 +367,8 @@ class _Plan:
             std[:, layer] = (state["squares"] / (layer * self.per_layer - 1)).sqrt()
         absent = ~torch.isfinite(score)
         score[absent], writer[absent] = torch.nan, -1
-        z = ((score - mean[..., None]) / std[..., None]).to(self.dtype)
+        apart = std.where(std != 0, 1)  # equal scores, such as a silent reader's, are at zero
+        z = ((score - mean[..., None]) / apart[..., None]).to(self.dtype)
         return Scan(
             kinds=self.kinds,
             score=score,
@@ -360,26 +379,44 @@ class _Plan:
             mean=mean,
             std=std,
             S=S,
-            said=self.said(),
+            said=said,
         )
 
 
-def _check(k: int, kinds: str, dtype: torch.dtype) -> None:
-    if k < 1:
-        raise CompanionError(f"k={k}: keep one writer or more for each reader")
-    if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(KINDS):
+def _check(k: Any, kinds: Any, offsets: Any, dtype: Any, memory: Any) -> None:
+    if not _whole(k) or k < 1:
+        raise CompanionError(f"k={k!r}: keep one writer or more for each reader, a whole number")
+    if (
+        not isinstance(kinds, str)
+        or not kinds
+        or len(set(kinds)) < len(kinds)
+        or not set(kinds) <= set(KINDS)
+    ):
         raise CompanionError(f"kinds={kinds!r}: some of the letters {''.join(KINDS)}, each once")
     if dtype not in (torch.float32, torch.float64):
         raise CompanionError(f"dtype={dtype}: torch.float32 or torch.float64")
+    if not _whole(memory):
+        raise CompanionError(f"memory={memory!r}: a whole number of bytes")
+    offsets = tuple(offsets) if isinstance(offsets, Iterable) else (None,)
+    if not offsets or not all(_whole(offset) and offset >= 0 for offset in offsets):
+        raise CompanionError(
+            f"offsets={offsets}: whole numbers of tokens, at least one of them, none negative"
+        )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _device(device: torch.device | str) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise CompanionError(f"device {str(device)!r} cannot be used ({reason})") from error
+    if found.type == "meta":
+        raise CompanionError(f"device {str(device)!r} cannot be used (it holds no values)")
     return found
 
 
@@ -445,10 +482,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--double", action="store_true", help="compute in float64")
     add(
         "--memory",
-        type=float,
+        type=_gib,
         default=2.0,
         metavar="GIB",
-        help="memory for tensors; the program itself takes some 0.3 GiB besides (default 2)",
+        help="memory for tensors; the program itself takes some 0.3 GiB besides (default 2, enough "
+        "for a model of 7B parameters; one of 70B needs about 3.2, and what a model needs is said "
+        "when it is too little)",
     )
     return parser
 
@@ -467,6 +506,21 @@ def _offsets(text: str) -> tuple[int, ...]:
     except ValueError:
         wanted = "a range such as 1-32, or a list such as 0,1,2"
         raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+
+
+def _gib(text: str) -> float:
+    """Memory as the command line says it.
+
+    >>> _gib("2.5")
+    2.5
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GiB, such as 2.5")
+    return found
 
 
 def _with_bar(options: argparse.Namespace) -> Scan:

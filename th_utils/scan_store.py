@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from th_utils.composition import unit
 from th_utils.errors import CompanionError
 from th_utils.paths import atomic_write
 from th_utils.results import Results
@@ -32,8 +33,10 @@ JOB, SCRATCH, HEAD, TENSORS = "job.json", "scratch", "scan.json", "scan.safetens
 class Scan:
     """The strongest writers of every reader; rank 0 is the strongest.
 
-    Where fewer writers stand before a reader than were asked for, and for a reader of norm zero,
-    which has no scores, the rest of a row is NaN and its writers are -1.
+    Where fewer writers stand before a reader than were asked for, the rest of a row is NaN and its
+    writers are -1. What is zero scores zero, as in `th_utils.composition`: a silent component with
+    every reader, and every component with a reader of norm zero, whose z are zero too and whose
+    writers are any.
 
     Attributes:
         kinds: the kinds of composition, in the order of the first axis: "QKV" or some of these.
@@ -60,12 +63,21 @@ class Scan:
     def table(self) -> Results:
         """One row per channel kept: kind, reader, rank, writer, score and z.
 
-        `share` is the part of the writing head's squared norm that the component carries.
+        `share` is the part of the writing head's squared norm that the component carries, zero in
+        a head that writes nothing.
+
+        >>> at = (1, 2, 1, 1)  # one kind, two layers of one head, one writer kept
+        >>> score, none = torch.full(at, 0.5), torch.full(at, -1)
+        >>> writer = torch.tensor([-1, 0]).reshape(at)
+        >>> moments, S = torch.zeros(at[:3]), torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]])
+        >>> scan = Scan("Q", score, score, writer, writer, writer, moments, moments, S, {})
+        >>> print(f"{scan.table().columns['share'][0]:.2f}")
+        0.36
         """
         kind, layer, head, rank = (self.writer_layer >= 0).nonzero().unbind(1)
         at = (kind, layer, head, rank)
         writer = (self.writer_layer[at], self.writer_head[at], self.component[at])
-        share = self.S**2 / (self.S**2).sum(dim=-1, keepdim=True)
+        share = unit(self.S[..., None]).squeeze(-1) ** 2
         columns = {
             "kind": [self.kinds[k] for k in kind.tolist()],
             "reader_layer": layer.tolist(),
@@ -86,6 +98,11 @@ def load(folder: Path | str) -> Scan:
 
     Raises:
         CompanionError: there is none, or its files are damaged.
+
+    >>> load("nowhere")
+    Traceback (most recent call last):
+    th_utils.errors.CompanionError: there is no finished scan in nowhere: run th_utils.scan to its \
+end
     """
     folder = Path(folder)
     if not is_finished(folder):
@@ -96,7 +113,18 @@ def load(folder: Path | str) -> Scan:
 
 
 def finish(folder: Path, scan: Scan) -> None:
-    """Write the result, its head last, and remove the scratch folder."""
+    """Write the result, its head last, and remove the scratch folder.
+
+    >>> import tempfile
+    >>> said, score = {"parameters": {"kinds": "Q"}}, torch.zeros(2, 1, 2, 1, 1)
+    >>> moments, S = torch.zeros(2, 1, 2, 1), torch.zeros(2, 1, 1)
+    >>> writer = torch.zeros(3, 1, 2, 1, 1, dtype=torch.int64)
+    >>> found = Scan("Q", *score, *writer, *moments, S, said)
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     finish(Path(name), found)
+    ...     load(name).said == said
+    True
+    """
     names = "score z writer_layer writer_head component mean std S".split()
     write_tensors(folder / TENSORS, {name: getattr(scan, name) for name in names})
     atomic_write(folder / HEAD, json.dumps(scan.said, indent=1, sort_keys=True) + "\n")
@@ -108,6 +136,12 @@ def begin(folder: Path, said: Mapping[str, Any]) -> None:
 
     Raises:
         CompanionError: the folder belongs to another scan; the message says what differs.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     begin(Path(name), {"parameters": {"k": 5}})
+    ...     sorted(path.name for path in Path(name).iterdir())
+    ['job.json', 'scratch']
     """
     job, scratch = folder / JOB, folder / SCRATCH
     for left in (*folder.glob(".scan.*"), *scratch.glob(".*")):
@@ -128,7 +162,11 @@ def begin(folder: Path, said: Mapping[str, Any]) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the result is there; its head is written last."""
+    """Whether the result is there; its head is written last.
+
+    >>> is_finished(Path("nowhere"))
+    False
+    """
     return (folder / HEAD).is_file()
 
 
@@ -137,6 +175,8 @@ def need_room(folder: Path, n_bytes: int) -> None:
 
     Raises:
         CompanionError: fewer than `n_bytes` are free.
+
+    >>> need_room(Path("."), 0)
     """
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
@@ -147,24 +187,47 @@ def need_room(folder: Path, n_bytes: int) -> None:
 
 
 def directions_file(folder: Path, layer: int) -> Path:
-    """Where the write directions of a layer lie."""
+    """Where the write directions of a layer lie.
+
+    >>> directions_file(Path("scan"), 7).as_posix()
+    'scan/scratch/writers-007.safetensors'
+    """
     return folder / SCRATCH / f"writers-{layer:03}.safetensors"
 
 
 def state_file(folder: Path, layer: int) -> Path:
-    """Where the state of a reader layer lies."""
+    """Where the state of a reader layer lies.
+
+    >>> state_file(Path("scan"), 7).as_posix()
+    'scan/scratch/readers-007.safetensors'
+    """
     return folder / SCRATCH / f"readers-{layer:03}.safetensors"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors to a safetensors file that is at every moment absent, old or new."""
+    """Write tensors to a safetensors file that is at every moment absent, old or new.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     write_tensors(Path(name) / "x.safetensors", {"S": torch.ones(2), "V": torch.ones(3)})
+    ...     read_tensors(Path(name) / "x.safetensors", ["S"])
+    {'S': tensor([1., 1.])}
+    """
     atomic_write(path, save({name: t.contiguous().cpu() for name, t in tensors.items()}))
 
 
 def read_tensors(
     path: Path, names: Sequence[str] | None = None, device: Any = "cpu"
 ) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, as copies: nothing stays mapped."""
+    """Tensors of a safetensors file, all or those of `names`, as copies: nothing stays mapped.
+
+    Raises:
+        CompanionError: the file is missing or damaged.
+
+    >>> read_tensors(Path("nowhere.safetensors"))
+    Traceback (most recent call last):
+    th_utils.errors.CompanionError: nowhere.safetensors is missing or damaged (...
+    """
     try:
         with safe_open(path, framework="pt") as handle:
             return {
@@ -203,5 +266,9 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
 
 
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
-    """A tensor of NaN, or of -1 where NaN is not to be had."""
+    """A tensor of NaN, or of -1 where NaN is not to be had.
+
+    >>> empty(2, dtype=torch.float32), empty(2, dtype=torch.int64)
+    (tensor([nan, nan]), tensor([-1, -1]))
+    """
     return torch.full(shape, math.nan if dtype.is_floating_point else -1, dtype=dtype)

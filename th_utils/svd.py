@@ -114,7 +114,13 @@ def _core_svd(
 
 
 def per_head(weights: AttentionWeights, grouped: Tensor) -> Tensor:
-    """What is stored per key/value head, repeated for the query heads that share it."""
+    """What is stored per key/value head, repeated for the query heads that share it.
+
+    >>> q, kv = torch.randn(1, 4, 8, 2), torch.randn(1, 2, 8, 2)  # two query heads to each
+    >>> weights = AttentionWeights(q, kv, kv, q.mT)
+    >>> per_head(weights, torch.tensor([[1.0, 2.0]]))
+    tensor([[1., 1., 2., 2.]])
+    """
     if weights.group == 1:
         return grouped
     layers, kv_heads, *rest = grouped.shape

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,13 @@ def from_bridge(bridge: Any) -> AttentionWeights:
     Raises:
         CompanionError: the attention of this model is not said by four matrices per head and a
             rotary embedding of one kind; see `unlike`.
+
+    >>> from types import SimpleNamespace as Stub
+    >>> W = dict(zip(("W_Q", "W_K", "W_V", "W_O"), torch.randn(4, 1, 2, 8, 8), strict=True))
+    >>> stub = torch.nn.Module()
+    >>> stub.config = Stub(to_dict=lambda: {"model_type": "gpt2"})
+    >>> from_bridge(Stub(original_model=stub, **W)).d_model
+    8
     """
     reason = unlike(bridge)
     if reason:
@@ -184,6 +192,10 @@ def unlike(bridge: Any) -> str | None:
     Positions that `rotary_of` refuses raise there. Here it is found in the model itself, not by
     its name: norms of queries or keys (Qwen 3), rotary embeddings of neighbouring coordinates
     (GPT-J) and those that the config does not mention.
+
+    >>> from types import SimpleNamespace as Stub
+    >>> unlike(Stub(original_model=torch.nn.ModuleDict({"q_norm": torch.nn.Identity()})))
+    'it normalises queries or keys (q_norm)'
     """
     model = bridge.original_model
     for wrapped, _ in model.named_modules():
@@ -226,6 +238,16 @@ def from_checkpoint(
     Raises:
         CompanionError: no safetensors, unknown naming scheme, missing tensors, unknown number
             of heads, non-finite values, or an architecture whose attention needs more than this.
+
+    >>> import tempfile
+    >>> from safetensors.torch import save_file
+    >>> names = {"attn.c_attn.weight": (8, 24), "attn.c_proj.weight": (8, 8), "ln_1.weight": (8,)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = f"{folder}/model.safetensors"
+    ...     save_file({f"h.0.{name}": torch.randn(size) for name, size in names.items()}, file)
+    ...     weights = from_checkpoint(file, n_heads=2)
+    >>> weights.W_V.shape
+    torch.Size([1, 2, 8, 4])
     """
     layers = list(iter_layers(path, n_heads=n_heads, dtype=dtype, rounding=rounding))
     W_Q, W_K, W_V, W_O = (torch.stack(parts) for parts in zip(*layers, strict=True))
@@ -240,29 +262,24 @@ def iter_layers(
     dtype: torch.dtype = torch.float32,
     rounding: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Folded (W_Q, W_K, W_V, W_O) of one layer after another; see `from_checkpoint`."""
+    """Folded (W_Q, W_K, W_V, W_O) of one layer after another; see `from_checkpoint`.
+
+    >>> next(iter_layers("nowhere"))
+    Traceback (most recent call last):
+    th_utils.errors.CompanionError: nowhere holds no .safetensors file
+    """
     path = Path(path)
     if not dtype.is_floating_point:
         raise CompanionError(f"dtype {dtype} is not one of floating point")
-    if n_heads is not None and n_heads < 1:
-        raise CompanionError(f"n_heads {n_heads} is not a number of heads: expected at least 1")
+    check_heads(n_heads)
     config = read_config(path)
     with ExitStack() as stack:
         tensors: dict[str, Any] = {}
         for file in safetensors_files(path):
-            try:
-                handle = stack.enter_context(safe_open(file, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                raise CompanionError(
-                    f"{file} is missing or damaged ({error}): fetch the checkpoint again"
-                ) from error
+            handle = stack.enter_context(open_shard(file))
             tensors.update(dict.fromkeys(handle.keys(), handle))
         scheme = naming_scheme(tensors, config)
-        if scheme.rotary and rotary_of(config) is None:
-            raise CompanionError(
-                f"{path}: the base of the rotary embedding is not known, and queries and keys mean "
-                "nothing without it: put the model's config.json beside the weights"
-            )
+        scheme_rotary(scheme, config, path)
         for layer in range(scheme.n_layers):
 
             def read(name: str, layer: int = layer) -> Tensor:
@@ -276,6 +293,58 @@ def iter_layers(
 
             matrices = scheme.read(read, n_heads or config.get(scheme.heads_field), config)
             yield fold(matrices, read(scheme.gain), centre=scheme.layer_norm)
+
+
+def check_heads(n_heads: Any) -> None:
+    """Refuse a number of query heads that is none; None stands for one that a config says.
+
+    Raises:
+        CompanionError: not a whole number, or below 1.
+
+    >>> check_heads(0)
+    Traceback (most recent call last):
+    th_utils.errors.CompanionError: n_heads 0 is not a number of heads: expected at least 1
+    """
+    whole = isinstance(n_heads, Integral) and not isinstance(n_heads, bool)
+    if n_heads is not None and not (whole and n_heads >= 1):
+        raise CompanionError(f"n_heads {n_heads!r} is not a number of heads: expected at least 1")
+
+
+def open_shard(file: Path) -> Any:
+    """A safetensors file, opened to read tensor by tensor; a context manager.
+
+    Raises:
+        CompanionError: missing or damaged.
+
+    >>> open_shard(Path("nowhere.safetensors"))
+    Traceback (most recent call last):
+    th_utils.errors.CompanionError: nowhere.safetensors is missing or damaged (...
+    """
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CompanionError(
+            f"{file} is missing or damaged ({error}): fetch the checkpoint again"
+        ) from error
+
+
+def scheme_rotary(scheme: _Scheme, config: Mapping[str, Any], path: Path) -> Rotary | None:
+    """Rotary embedding of a checkpoint in `path`, None for families without.
+
+    Raises:
+        CompanionError: the family has one and the config does not say its base; see `rotary_of`.
+
+    >>> scheme = naming_scheme({"h.0.attn.c_attn.weight": None}, {})  # GPT-2
+    >>> print(scheme_rotary(scheme, {}, Path("model")))
+    None
+    """
+    rotary = rotary_of(config)
+    if scheme.rotary and rotary is None:
+        raise CompanionError(
+            f"{path}: the base of the rotary embedding is not known, and queries and keys mean "
+            "nothing without it: put the model's config.json beside the weights"
+        )
+    return rotary
 
 
 def q4_1(matrix: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
@@ -310,7 +379,11 @@ def q4_1(matrix: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The ``config.json`` of a checkpoint, or an empty dict when there is none."""
+    """The ``config.json`` of a checkpoint, or an empty dict when there is none.
+
+    >>> read_config(Path("nowhere"))
+    {}
+    """
     file = (path if path.is_dir() else path.parent) / "config.json"
     if not file.is_file():
         return {}
@@ -321,7 +394,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def safetensors_files(path: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: one file, or the shards its index names."""
+    """The safetensors files of a checkpoint: one file, or the shards its index names.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     shards = '{"weight_map": {"W_Q": "b.safetensors", "W_K": "a.safetensors"}}'
+    ...     _ = (Path(folder) / "model.safetensors.index.json").write_text(shards)
+    ...     [file.name for file in safetensors_files(Path(folder))]
+    ['a.safetensors', 'b.safetensors']
+    """
     if path.is_file():
         if path.suffix != ".safetensors":
             raise CompanionError(f"{path} is not a .safetensors file; pickled weights are refused")
@@ -355,8 +436,9 @@ class _Scheme:
 
 
 def _heads(n_heads: int | None, d_model: int) -> int:
-    if not n_heads:
+    if n_heads is None:
         raise CompanionError("this checkpoint has no config.json: say how many heads (n_heads=...)")
+    check_heads(n_heads)
     if d_model % n_heads:
         raise CompanionError(f"{n_heads} heads do not divide d_model = {d_model}")
     return n_heads
@@ -382,7 +464,7 @@ def _read_llama(read: Any, n_heads: int | None, config: Mapping[str, Any]) -> tu
     query, key, value = (read(f"self_attn.{name}_proj.weight") for name in "qkv")
     out = read("self_attn.o_proj.weight")
     d_model = query.shape[1]
-    if not n_heads:
+    if not n_heads or n_heads < 1:
         _heads(n_heads, d_model)
     d_head = query.shape[0] // n_heads
     if query.shape[0] % n_heads or key.shape[0] % d_head:
@@ -424,7 +506,14 @@ _UNLIKE_LLAMA = ("gemma", "cohere", "olmo2", "phi")
 
 
 def naming_scheme(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> _Scheme:
-    """Which family's naming a checkpoint follows, with its prefix and number of layers."""
+    """Which family's naming a checkpoint follows, with its prefix and number of layers.
+
+    Raises:
+        CompanionError: none of those known, or one whose attention needs more than these names.
+
+    >>> naming_scheme({"model.layers.0.self_attn.q_proj.weight": None}, {}).key(4, "x")
+    'model.layers.4.x'
+    """
     model_type = str(config.get("model_type", ""))
     normed = any(re.search(r"self_attn\.[qk]_norm", key) for key in tensors)
     # a norm with a bias is a LayerNorm, as in StableLM: its readers would have to be centred too
