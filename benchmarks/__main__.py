@@ -16,9 +16,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
+from th_utils.digest import closure_of_module, digest
+
 HERE = Path(__file__).resolve().parent
+TIMED = tuple(f"th_utils.{name}" for name in ("composition", "sweeps", "edges", "attribution"))
 FILES = ("bench_svd.py", "bench_composition.py", "bench_activations.py", "bench_paths.py")
 
 
@@ -53,13 +57,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _all(work: Path, kind: str, options: argparse.Namespace) -> int:
-    asked = json.dumps({"threads": options.threads, "whole": options.whole})
+    # What is put together has to come from one code under one version of torch.
+    asked = json.dumps(
+        {
+            "threads": options.threads,
+            "whole": options.whole,
+            "code": digest({file for name in TIMED for file in closure_of_module(name)}),
+            "torch": version("torch"),
+        }
+    )
     note = work / "asked.txt"
     same = note.exists() and note.read_text() == asked
     if not options.only and not (options.resume and same):
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    note.write_text(asked)
+    if not options.only:
+        note.write_text(asked)
     for number, name in enumerate(FILES, 1):
         target = work / f"{Path(name).stem}.json"
         if options.only and options.only not in name:

@@ -42,7 +42,8 @@ def patch(timed, yardstick, model, kept, side, turn, whole, kind):
             job,
             warm=False,
             label="`get_act_patch_direct_path`",
-            part=f"{{count}} of {shape.head_pairs:,} pairs, all of a sender drawn at random",
+            part=f"{{count}} of {shape.head_pairs:,} pairs, all of senders drawn from the "
+            "last third of the layers at random",
             count=count,
             scale=shape.head_pairs / count,
         )

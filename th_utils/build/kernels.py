@@ -213,6 +213,8 @@ def targets(found: Results) -> str:
         ]
         for one in sorted(judged, key=lambda one: one["met"])
     ]
+    if len(judged) < len(found.meta["targets"]):
+        text += f" {len(found.meta['targets']) - len(judged)} more were not measured in this run."
     return f"{text}\n\n{pages.table(['Job', 'What', 'Aim', 'Measured', 'Met'], body)}"
 
 
