@@ -6,9 +6,11 @@ import dataclasses
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from roundtrips import RoundTrips
 
 from th_utils import sweeps
+from th_utils.attribution import attribution_patching
+from th_utils.edges import direct_effects
 from th_utils.replay import Replay
 from th_utils.transformer import Transformer, random_transformer
 
@@ -39,6 +41,8 @@ def results(family: str, device: str) -> list[torch.Tensor]:
     readout = fast.logit_difference(answers, answers + 7)
     out = [sweeps.activation_patching(fast, base, source, readout)]
     out += [sweeps.path_patching(fast, base, source, readout, kind) for kind in "QKV"]
+    out.append(direct_effects(fast, base, source, answers, answers + 7))
+    out.append(attribution_patching(fast, base, source, readout))
     return out
 
 
@@ -48,20 +52,6 @@ def test_the_gpu_and_the_cpu_agree(family):
     for found, expected in zip(results(family, "cuda"), results(family, "cpu"), strict=True):
         assert found.device.type == "cuda"
         assert torch.allclose(found.cpu(), expected, atol=1e-4, equal_nan=True)
-
-
-class RoundTrips(TorchDispatchMode):
-    """Counts what makes the host wait for the device."""
-
-    names = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
-
-    def __init__(self):
-        super().__init__()
-        self.n = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.n += func.overloadpacket.__name__ in self.names
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("layers", [2, 5])
@@ -77,4 +67,19 @@ def test_the_host_waits_at_the_door_only(layers):
     ):
         with RoundTrips() as trips:
             kernel()
-        assert trips.n == 2  # are the runs finite? where do the prompts differ first?
+        assert trips.n == 2  # are the runs finite? where do they differ first?
+
+
+@pytest.mark.parametrize("layers", [2, 5])
+def test_estimates_wait_no_more_often_in_deeper_models(layers):
+    fast = Replay(random_transformer(layers=layers))
+    tokens = torch.arange(24).view(2, 2, 6)
+    base, source = fast.trace(tokens[0]), fast.trace(tokens[1])
+    right, wrong = torch.tensor([1, 2]), torch.tensor([3, 4])
+    readout = fast.logit_difference(right, wrong)
+    with RoundTrips() as trips:
+        direct_effects(fast, base, source, right, wrong)
+    assert trips.n <= 3  # are the runs finite? are the answers tokens?
+    with RoundTrips() as trips:
+        attribution_patching(fast, base, source, readout)
+    assert trips.n <= 3  # and are the prompts tokens?
