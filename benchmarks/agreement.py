@@ -38,7 +38,7 @@ def over_prompts(
     """Agreement on effects averaged over prompts, with 95% bootstrap intervals over prompts.
 
     Each statistic is computed anew from the averages of each draw of prompts. What two estimates
-    share with single prompts is said beside it: the correlation within each prompt, averaged.
+    share with single prompts is said beside it: the correlation within each prompt, and their mean.
 
     Args:
         exact, estimate: [prompt, cell], NaN for cells without an effect in that prompt; a cell is
@@ -82,6 +82,7 @@ def over_prompts(
         "slope": sure(slope),
         "same_sign": sure(same_sign),
         "within_prompts": list(bootstrap.mean_interval(np.array(within), seed=seed, n_boot=n_boot)),
+        "each_prompt": within,
         "cells": len(x),
         "rms_exact": _root_mean_square(x),
         "rms_estimate": _root_mean_square(y),

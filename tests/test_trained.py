@@ -43,6 +43,7 @@ def test_statistics_are_those_of_the_averages():
     assert said["slope"][0] == pytest.approx(np.polyfit(x, y, 1)[0])
     within = [np.corrcoef(*pair)[0, 1] for pair in zip(exact, estimate, strict=True)]
     assert said["within_prompts"][0] == pytest.approx(np.mean(within))
+    assert said["each_prompt"] == pytest.approx(within)
     assert said["rms_exact"] == pytest.approx(np.sqrt((x**2).mean()))
     assert said["cells"] == 200
     for name in ("correlation", "rank_correlation", "slope", "same_sign", "within_prompts"):

@@ -54,16 +54,16 @@ def measured(found: dict[str, Any]) -> str:
     """What the table is of, what of it single prompts say, and what either way cost."""
     asked, seconds = found["parameters"], found["seconds"]
     whole = {row["estimate"]: row for row in found["table"] if not row["third"] and not row["kind"]}
-    (attributed, direct) = (whole[name]["within_prompts"] for name in EXACT)
+    attributed, direct = (_within(whole[name]) for name in EXACT)
     readers = len(found["readers"])
     return (
         f"Measured on `{found['edition']}`: {asked['prompts']} prompts, effects averaged over "
         f"them, {100 * asked['level']:g}% bootstrap intervals over prompts; {readers} of "
         f"{found['all_readers']} readers, {asked['readers_of_each_third']} drawn from each third "
         f"of the layers, which the intervals do not cover; signs are those of the "
-        f"{asked['largest']} largest exact effects. Within single prompts the correlation is "
-        f"{_interval(attributed)} by attribution patching and {_interval(direct)} by direct "
-        f"effects. The exact sweeps took {_clock(seconds['activation patching'])} and "
+        f"{asked['largest']} largest exact effects. Within single prompts the correlation is on "
+        f"average {attributed} by attribution patching and {direct} by direct effects. The "
+        f"exact sweeps took {_clock(seconds['activation patching'])} and "
         f"{_clock(seconds['path patching'])} of processor time, the latter for these readers "
         f"alone; the estimates {_clock(seconds['attribution patching'])} and "
         f"{_clock(seconds['direct effects'])}, for all."
@@ -78,8 +78,16 @@ def _readers(row: dict[str, Any]) -> str:
     return f"all, into {row['kind']}" if row["kind"] else "all"
 
 
+def _within(row: dict[str, Any]) -> str:
+    """The mean over prompts, and how far single prompts lie from it."""
+    low, high = min(row["each_prompt"]), max(row["each_prompt"])
+    return f"{_interval(row['within_prompts'])} (from {low:.2f} to {high:.2f})"
+
+
 def _interval(values: list[float]) -> str:
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*values)
+    # Adding zero takes the sign from a zero that was rounded.
+    value, low, high = (f"{round(x, 2) + 0.0:.2f}" for x in values)
+    return f"{value} [{low}, {high}]"
 
 
 def _clock(seconds: float) -> str:
