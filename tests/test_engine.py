@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from th_utils import bridge as bridges
 from th_utils import engine, models, sweeps, weights
 from th_utils.errors import CompanionError
 from th_utils.fullforward import FullForward
@@ -100,3 +101,13 @@ def test_a_known_family_under_another_name_is_known(boot):
     tokens = torch.arange(1, LENGTH + 1)[None]
     logits = run.logits(run.trace(tokens).final)
     assert torch.allclose(logits, bridge(tokens)[:, -1], atol=1e-4)
+
+
+def test_a_model_in_float64_is_known(tiny_model):
+    bridge = bridges.boot(tiny_model, name="tiny", dtype=torch.float64)
+    run = engine.of(bridge)
+    assert isinstance(run, Replay)
+    tokens = torch.arange(1, LENGTH + 1)[None]
+    base = run.trace(tokens)
+    assert base.final.dtype == torch.float64
+    assert torch.allclose(run.logits(base.final), bridge(tokens)[:, -1], atol=1e-5)
