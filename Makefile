@@ -42,7 +42,7 @@ chapter: $(READY) ## run one chapter: make chapter N=03
 test: $(READY) ## run all tests, the notebooks among them
 	@$(PYTEST) tests th_utils $(NBVAL)
 
-test-fast: $(READY) ## run the tests that take less than two minutes together
+test-fast: $(READY) ## run the quick tests, without the pretrained model and a browser
 	@$(PYTEST) -m "not slow and not model and not chromium" tests th_utils
 
 bench: $(READY) ## time the kernels beside TransformerLens, a quarter of an hour (DEVICE=cpu|cuda WHOLE=1 RESUME=1)
