@@ -375,7 +375,7 @@ def test_killed_at_any_moment(built, delay):
 def test_interrupted_with_control_c(tmp_path):
     root = toy.make(tmp_path / "project", slow=600)
     running = toy.start(root, "chapter", "1")
-    wait_for(lambda: "cell 5/" in (root / "build.log").read_text(errors="replace"))
+    wait_for(lambda: with_text(root, "th_utils.build.kernel"))
     for pid in processes_of(root):  # as a terminal does, to every process
         if "th_utils.build.kernel" not in processes_of(root).get(pid, ""):
             os.kill(pid, signal.SIGINT)

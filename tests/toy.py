@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -123,7 +124,14 @@ def start(root: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "th_utils.build", *arguments, "--edition", EDITION]
     with open(root / "build.log", "wb") as log:
         return subprocess.Popen(
-            command, cwd=root, env=environment(root), stdout=log, stderr=subprocess.STDOUT
+            command,
+            cwd=root,
+            env=environment(root),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # where the tests run in the background of a shell, interrupts are ignored and
+            # children inherit that
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
