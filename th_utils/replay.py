@@ -66,7 +66,11 @@ class Trace(Past):
 
 
 class Attention(NamedTuple):
-    """The attention of one block during a replay; `where` says at which positions the keys are."""
+    """The attention of one block during a replay.
+
+    The keys are those of all positions up to the window's end, in order. Where the window begins
+    elsewhere in each prompt, the window's own keys stand behind those of the whole clean run.
+    """
 
     query: Float[Tensor, "case prompt window head d_head"]
     keys: Float[Tensor, "case prompt key kv_head d_head"]

@@ -71,16 +71,16 @@ def activation_patching(
     for layer, at in track(cells, "activation patching"):
         here = slice(at, at + 1)
         if site == "resid_pre":
-            resid = torch.cat([source.resid[layer][:, here], base.resid[layer][:, at + 1 :]], dim=1)
-            for _ in engine.chunks(base, 1, positions - at, memory):
-                final = engine.advance(base, layer, resid[None], at, check=False)
+            enter = engine.advance
+            change = torch.cat([source.resid[layer][:, here], base.resid[layer][:, at + 1 :]], 1)
+            change = change[None]
         else:
+            enter = engine.write
             change = source.z[layer][:, here] - base.z[layer][:, here]
-            delta = torch.einsum("nphe,hed->hnpd", change, engine.W_O(layer))
-            delta = delta if site == "z" else delta.sum(0, keepdim=True)
-            parts = engine.chunks(base, len(delta), positions - at, memory)
-            written = [engine.write(base, layer, delta[part], at, check=False) for part in parts]
-            final = torch.cat(written)
+            change = torch.einsum("nphe,hed->hnpd", change, engine.W_O(layer))
+            change = change if site == "z" else change.sum(0, keepdim=True)
+        parts = engine.chunks(base, len(change), positions - at, memory)
+        final = torch.cat([enter(base, layer, change[p], at, check=False) for p in parts])
         values[layer, at] = readout(final)
     return values if site == "z" else values[:, :, 0]
 
