@@ -77,14 +77,21 @@ def reduce(runs: Iterable[dict[str, Any]], said: dict[str, Any]) -> Results:
         rows += _rows(job, turns[job])
         faithful += _faithful(job, turns[job]["ours"])
     columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-    shares = [
-        one["wall"] / one["processor"]
-        for sides in turns.values()
-        for side in sides.values()
-        for one in side
-        if one.get("wall", 0) > BRIEF_S and one["processor"] > 0
-    ]
-    busy = {"wall_over_processor": median(shares) if shares else None}
+    shares = {
+        job: [
+            one["wall"] / one["processor"]
+            for side in sides.values()
+            for one in side
+            if one.get("wall", 0) > BRIEF_S and one["processor"] > 0
+        ]
+        for job, sides in turns.items()
+    }
+    shares = {job: found for job, found in shares.items() if found}
+    every = [share for found in shares.values() for share in found]
+    busy = {"wall_over_processor": median(every) if every else None, "busiest": None}
+    if shares:
+        share, job = max((median(found), job) for job, found in shares.items())
+        busy["busiest"] = {"title": TITLES.get(job, job), "wall_over_processor": share}
     meta = said | busy | {"targets": targets(rows), "faithful": faithful}
     return Results(columns, meta)
 

@@ -257,6 +257,11 @@ def machine(found: Results) -> str:
             f" Times are {unit(meta)}; for each second of computing {significant(busy)} s passed, "
             "and what is above 1 other work on the machine took."
         )
+    if busiest := meta.get("busiest"):
+        text += (
+            f" The machine was busiest during “{busiest['title']}”: "
+            f"{significant(busiest['wall_over_processor'])} s."
+        )
     return text
 
 
