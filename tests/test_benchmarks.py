@@ -292,6 +292,17 @@ def test_a_busy_machine_is_named():
     assert "busy" not in reduction.text(reduction.reduce(runs(), MACHINE))
 
 
+def test_the_job_that_was_disturbed_most_is_named_though_the_others_were_not():
+    one = runs()
+    for run in one:
+        for entry in run["benchmarks"]:
+            if entry["extra_info"]["job"] == "svd":
+                entry["extra_info"]["wall"] = entry["stats"]["median"] * 3
+    found = reduction.reduce(one, MACHINE)
+    assert found.meta["wall_over_processor"] == pytest.approx(1)
+    assert "busiest during “SVD of all OV matrices”: 3 s" in kernels.machine(found)
+
+
 def test_files_that_are_not_whole_are_passed_over(tmp_path):
     whole, part = tmp_path / "a.json", tmp_path / "b.json"
     whole.write_text(json.dumps(runs()[0]))
