@@ -15,8 +15,8 @@ nothing more. Over a complete orthonormal basis the squares of the component sco
 random direction scores about :math:`1/\sqrt{d_{model}}`.
 
 Nothing of size d_model x d_model is formed. Each reader is reduced to d_model x d_head with the
-same left Gram matrix, and one product per sender layer scores all components against all later
-readers.
+same left Gram matrix, and one product per pair of layers scores all components of the one against
+all readers of the other: what it gives is small enough to be summed before it leaves the cache.
 
 What is zero scores zero: a reader that reads nothing, and a writer, or one of its components, that
 writes nothing. A component counts as silent when its singular value is not above rounding (that of
@@ -202,12 +202,13 @@ def _norms(
     """Length of every row of every writer as each later reader, of norm 1, sees it."""
     layers, heads, d_model, d_head = reader.shape
     rows = writers.shape[2]
-    joined = unit(reader).permute(2, 0, 1, 3).reshape(d_model, -1)  # d_model x (layer head d_head)
+    joined = unit(reader).transpose(1, 2).reshape(layers, d_model, heads * d_head)
     scores = reader.new_full((layers, heads, rows, layers, heads), math.nan)
     for layer in track(range(layers - 1), progress):
-        later = joined[:, (layer + 1) * heads * d_head :]
-        parts = (writers[layer].reshape(-1, d_model) @ later).view(heads, rows, -1, heads, d_head)
-        scores[layer, :, :, layer + 1 :] = torch.linalg.vector_norm(parts, dim=-1)
+        written = writers[layer].reshape(heads * rows, d_model)
+        for later in range(layer + 1, layers):
+            parts = (written @ joined[later]).view(heads, rows, heads, d_head)
+            scores[layer, :, :, later] = torch.linalg.vector_norm(parts, dim=-1)
     return scores
 
 

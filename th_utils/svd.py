@@ -79,9 +79,7 @@ def factored_svd(
     True
     """
     _check_factors(left, right)
-    Q_left, R_left = torch.linalg.qr(upcast(left))
-    Q_right, R_right = torch.linalg.qr(upcast(right))
-    return _core_svd(Q_left, R_left, Q_right, R_right)
+    return _core_svd(*torch.linalg.qr(upcast(left)), *torch.linalg.qr(upcast(right)))
 
 
 def _check_factors(left: Any, right: Any) -> None:
@@ -128,6 +126,11 @@ def per_head(weights: AttentionWeights, grouped: Tensor) -> Tensor:
     return spread.reshape(layers, weights.n_heads, *rest)
 
 
+def _joined(layers: list[tuple[Tensor, Tensor, Tensor]]) -> HeadSVD:
+    """One layer at a time keeps the factors in the cache, and needs little memory of its own."""
+    return HeadSVD(*(torch.cat(parts) for parts in zip(*layers, strict=True)))
+
+
 @one_thread()
 def ov_svd(weights: AttentionWeights) -> HeadSVD:
     """SVD of every head's OV matrix ``W_V W_O`` (paper A, section 3; Elhage et al. 2021).
@@ -147,9 +150,12 @@ def ov_svd(weights: AttentionWeights) -> HeadSVD:
     True
     """
     checks.finite(W_V=weights.W_V, W_O=weights.W_O)
-    Q_V, R_V = torch.linalg.qr(upcast(weights.W_V))  # once per key/value head, shared by its group
-    Q_O, R_O = torch.linalg.qr(upcast(weights.W_O).mT)
-    return HeadSVD(*_core_svd(per_head(weights, Q_V), per_head(weights, R_V), Q_O, R_O))
+    layers = []
+    for W_V, W_O in zip(weights.W_V.split(1), weights.W_O.split(1), strict=True):
+        Q_V, R_V = torch.linalg.qr(upcast(W_V))  # once per key/value head, shared by its group
+        Q_O, R_O = torch.linalg.qr(upcast(W_O).mT)
+        layers.append(_core_svd(per_head(weights, Q_V), per_head(weights, R_V), Q_O, R_O))
+    return _joined(layers)
 
 
 @one_thread()
@@ -175,9 +181,14 @@ def qk_svd(weights: AttentionWeights, *, offset: int = 0) -> HeadSVD:
     if offset < 0:
         raise CompanionError(f"offset {offset} is negative: a query never precedes its key")
     checks.finite(W_Q=weights.W_Q, W_K=weights.W_K)
-    Q_Q, R_Q = torch.linalg.qr(upcast(weights.W_Q))
-    Q_K, R_K = torch.linalg.qr(upcast(weights.W_K))
+    turn = None
     if weights.rotary is not None:
-        turn = weights.rotary.rotation(offset, weights.d_head, dtype=R_Q.dtype, device=R_Q.device)
-        R_Q = R_Q @ turn
-    return HeadSVD(*_core_svd(Q_Q, R_Q, per_head(weights, Q_K), per_head(weights, R_K)))
+        like = upcast(weights.W_Q[:1])
+        turn = weights.rotary.rotation(offset, weights.d_head, dtype=like.dtype, device=like.device)
+    layers = []
+    for W_Q, W_K in zip(weights.W_Q.split(1), weights.W_K.split(1), strict=True):
+        Q_Q, R_Q = torch.linalg.qr(upcast(W_Q))
+        Q_K, R_K = torch.linalg.qr(upcast(W_K))
+        turned = R_Q if turn is None else R_Q @ turn
+        layers.append(_core_svd(Q_Q, turned, per_head(weights, Q_K), per_head(weights, R_K)))
+    return _joined(layers)
