@@ -229,7 +229,7 @@ def test_numbers_of_prompts_that_cannot_be_balanced_are_refused(tokenizer, n):
 
 
 def test_an_unknown_split_is_refused():
-    half = inspect.unwrap(ioi._half)  # under test, its annotation would refuse the split first
+    half = inspect.unwrap(ioi.half)  # under test, its annotation would refuse the split first
     with pytest.raises(CompanionError, match="split 'train' is unknown: find or report"):
         half(["a", "b"], "train")
 

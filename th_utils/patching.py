@@ -265,11 +265,13 @@ def direct_query(
 class Replayed:
     """What a replay from one layer on gives, per prompt and case."""
 
-    logits: Float[Tensor, "prompt case answer"]  # of (indirect object, subject)
+    logits: Float[Tensor, "prompt case answer"]  # of the task's answers
     patterns: dict[tuple[int, int], Float[Tensor, "prompt case pos"]]
+    top: Int[Tensor, "prompt case"] | None = None  # the token of the vocabulary, where asked for
 
     @property
     def logit_difference(self) -> Float[Tensor, "prompt case"]:
+        """Logit of the first answer minus that of the second, in nats."""
         return self.logits[..., 0] - self.logits[..., 1]
 
 
@@ -318,10 +320,7 @@ def replay(
     def listener(at: int, attention: Attention) -> Tensor | None:
         for pair in watch:
             if pair[0] == at:
-                pattern = attention.pattern(pair[1])[:, :, 0]  # the end sees the past and itself
-                index = end[None, :, None].expand(*pattern.shape[:2], 1)
-                placed = pattern[..., :-1].scatter(-1, index, pattern[..., -1:])
-                patterns[pair] = placed.transpose(0, 1)
+                patterns[pair] = end_pattern(attention, pair[1], end)
         change = _changes(edits, at, attention.z[:, :, 0], model.blocks[at].W_O)
         return None if change is None else change[:, :, None]
 
@@ -333,12 +332,25 @@ def replay(
     final = Replay(model).advance(
         run.past, layer + 1, x[:, :, None], end, listener=listener, check=False
     )
-    answers = torch.stack([run.prompts.io, run.prompts.s], dim=-1)
-    read = model.W_U[:, answers]
-    logits = torch.einsum("cnd,dna->nca", model.final_norm(final), read)
-    if model.b_U is not None:
-        logits = logits + model.b_U[answers][:, None]
-    return Replayed(logits=logits, patterns=patterns)
+    return Replayed(logits=answer_logits(model, run, final), patterns=patterns)
+
+
+def end_pattern(
+    attention: Attention, head: int, end: Int[Tensor, " prompt"]
+) -> Float[Tensor, "prompt case pos"]:
+    """A head's pattern in a replay of the end position, by the positions of the prompt."""
+    pattern = attention.pattern(head)[:, :, 0]  # the end sees the past and, behind it, itself
+    index = end[None, :, None].expand(*pattern.shape[:2], 1)
+    return pattern[..., :-1].scatter(-1, index, pattern[..., -1:]).transpose(0, 1)
+
+
+def answer_logits(
+    model: transformer.Transformer, run: CleanRun, final: Float[Tensor, "case prompt d_model"]
+) -> Float[Tensor, "prompt case answer"]:
+    """Logits of a run's answers, of what leaves the last block."""
+    answers = run.prompts.answers
+    logits = torch.einsum("cnd,dna->nca", model.final_norm(final), model.W_U[:, answers])
+    return logits if model.b_U is None else logits + model.b_U[answers][:, None]
 
 
 def _changes(

@@ -9,26 +9,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from th_utils.errors import CompanionError
 from th_utils.progress import track
 from th_utils.replay import Past
-from th_utils.tasks.ioi import IOIPrompts
 from th_utils.weights import Rotary, rotary_of
 
 BATCH = 32  # prompts per forward pass; logits over the vocabulary are the largest tensor
+
+
+@runtime_checkable
+class Prompts(Protocol):
+    """What a run needs to know of a task's prompts."""
+
+    tokens: Int[Tensor, "prompt pos"]
+    positions: dict[str, Int[Tensor, " prompt"]]  # "end" among them
+
+    @property
+    def answers(self) -> Int[Tensor, "prompt answer"]:
+        """Tokens whose logits are wanted."""
+
+    @property
+    def right(self) -> Int[Tensor, " prompt"]:
+        """Token of the right answer."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> list[Any]:
+        """The prompts in runs of at most `size`."""
 
 
 @dataclass(frozen=True)
 class CleanRun:
     """Activations of unpatched prompts. `pattern[role]` is the attention *from* that position."""
 
-    prompts: IOIPrompts
+    prompts: Any  # of a task, see `Prompts`
     resid: Float[Tensor, "layer prompt d_model"]  # entering each block, at the end position
     keys: Float[Tensor, "layer prompt pos kv_head d_head"]  # rotated where the model rotates
     values: Float[Tensor, "layer prompt pos kv_head d_head"]
@@ -37,8 +57,8 @@ class CleanRun:
     pattern: dict[str, Float[Tensor, "layer prompt head pos"]]
     final: Float[Tensor, "prompt d_model"]  # leaving the last block, at the end position
     final_scale: Float[Tensor, " prompt"]  # divisor of the final norm at the end position
-    logits: Float[Tensor, "prompt answer"]  # of (indirect object, subject) at the end position
-    correct: Bool[Tensor, " prompt"]  # the indirect object is the top token of the vocabulary
+    logits: Float[Tensor, "prompt answer"]  # of the task's answers at the end position
+    correct: Bool[Tensor, " prompt"]  # the right answer is the top token of the vocabulary
 
     @property
     def past(self) -> Past:
@@ -48,7 +68,10 @@ class CleanRun:
 
     @property
     def logit_difference(self) -> Float[Tensor, " prompt"]:
-        """Logit of the indirect object minus that of the subject, in nats."""
+        """Logit of the first answer minus that of the second, in nats.
+
+        These are the indirect object and the subject.
+        """
         return self.logits[:, 0] - self.logits[:, 1]
 
 
@@ -60,7 +83,7 @@ def rotary(bridge: Any) -> Rotary | None:
 @torch.no_grad()
 def clean_run(
     bridge: Any,
-    prompts: IOIPrompts,
+    prompts: Prompts,
     *,
     rows: Sequence[str] = ("end",),
 ) -> CleanRun:
@@ -69,7 +92,7 @@ def clean_run(
     Args:
         bridge: `TransformerBridge` in compatibility mode.
         prompts: the prompts; their tokens are fed as they are, nothing is prepended.
-        rows: position roles from which attention is kept (keys of `IOIPrompts.positions`).
+        rows: position roles from which attention is kept (keys of `prompts.positions`).
     """
     layers, turn = bridge.cfg.n_layers, rotary(bridge)
     names = [
@@ -108,7 +131,7 @@ def clean_run(
 
 
 def _kept(
-    cache: Any, logits: Tensor, batch: IOIPrompts, layers: int, rows: Sequence[str]
+    cache: Any, logits: Tensor, batch: Prompts, layers: int, rows: Sequence[str]
 ) -> dict[str, Tensor]:
     """The parts of one batch's cache that a `CleanRun` keeps, stacked over layers."""
     n = torch.arange(len(batch), device=logits.device)
@@ -127,8 +150,8 @@ def _kept(
         "z": stack("attn.hook_z", end),
         "final": cache["ln_final.hook_in"][n, end],
         "final_scale": cache["ln_final.hook_scale"][n, end, 0],
-        "logits": torch.stack([final[n, batch.io], final[n, batch.s]], dim=-1),
-        "correct": final.argmax(dim=-1) == batch.io,
+        "logits": final.gather(-1, batch.answers),
+        "correct": final.argmax(dim=-1) == batch.right,
     }
     for role in rows:
         at = batch.positions[role]

@@ -42,6 +42,16 @@ class IOIPrompts:
     template: Int[Tensor, " prompt"]
     texts: tuple[str, ...]
 
+    @property
+    def answers(self) -> Int[Tensor, "prompt 2"]:
+        """Tokens of the right answer and of the wrong one."""
+        return torch.stack([self.io, self.s], dim=-1)
+
+    @property
+    def right(self) -> Int[Tensor, " prompt"]:
+        """Token of the right answer."""
+        return self.io
+
     def __len__(self) -> int:
         return len(self.texts)
 
@@ -100,11 +110,11 @@ def names(tokenizer: Any, split: Split) -> list[str]:
     Raises:
         CompanionError: fewer than six single-token names are left.
     """
-    half = _half(vocabulary()["names"], split)
-    single = [name for name in half if token_id(tokenizer, name) is not None]
+    candidates = half(vocabulary()["names"], split)
+    single = [name for name in candidates if token_id(tokenizer, name) is not None]
     if len(single) < 6:
         raise CompanionError(
-            f"only {len(single)} of {len(half)} names are one token for this tokenizer; "
+            f"only {len(single)} of {len(candidates)} names are one token for this tokenizer; "
             "the task needs at least 6: add names that are to data/ioi.yml"
         )
     return single
@@ -142,7 +152,7 @@ def prompts(tokenizer: Any, n: int, *, seed: int = 0, split: Split = "report") -
     if n <= 0 or n % 2:
         raise CompanionError(f"number of prompts {n}: give a positive even number")
     words, pool = vocabulary(), names(tokenizer, split)
-    templates = _half(words["templates"], split)
+    templates = half(words["templates"], split)
     rng = np.random.default_rng([seed, ("find", "report").index(split)])
     drawn = []
     for i in range(n // 2):
@@ -216,8 +226,12 @@ def with_fresh_names(
     return tokens
 
 
-def _half(items: list[str], split: Split) -> list[str]:
-    """Every second item: ``find`` starts with the first, ``report`` with the second."""
+def half(items: list[str], split: Split) -> list[str]:
+    """Every second item: ``find`` starts with the first, ``report`` with the second.
+
+    >>> half(["a", "b", "c"], "find"), half(["a", "b", "c"], "report")
+    (['a', 'c'], ['b'])
+    """
     if split not in ("find", "report"):
         raise CompanionError(f"split {split!r} is unknown: find or report")
     return items[("find", "report").index(split) :: 2]
