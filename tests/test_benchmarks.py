@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_plots import texts
+from pictures import texts
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as command

@@ -7,6 +7,7 @@ import itertools
 import matplotlib.text
 import numpy as np
 import pytest
+from pictures import check_apart, check_inside, check_sizes, drawn, pictures
 
 from th_utils import figures
 from th_utils.plots import channels, circuit, components, planted
@@ -283,77 +284,24 @@ DRAWINGS = {
 }
 
 
-def picture(name: str):
-    @pytest.mark.mpl_image_compare(
-        filename=f"plot-{name}.png",
-        baseline_dir="baseline",
-        style=figures.STYLE,
-        tolerance=2,  # one line moved is about 5
-        savefig_kwargs={"dpi": 60},
-    )
-    def test():
-        return DRAWINGS[name]()
-
-    return test
-
-
-# One test a drawing: the plugin takes one picture of each test.
-for _name in DRAWINGS:
-    globals()[f"test_{_name.replace('-', '_')}_picture"] = picture(_name)
-
-
-def texts(figure) -> list:
-    """What is written: ticks beyond the limits and empty texts are not drawn."""
-    figure.draw_without_rendering()
-    found = []
-    for text in figure.findobj(matplotlib.text.Text):
-        if text.get_text().strip() and text.get_visible():
-            box = matplotlib.text.Text.get_window_extent(text)  # without the line to a point
-            if box.width > 0 and _is_drawn(text, figure):
-                found.append((text, box))
-    return found
-
-
-def _is_drawn(text, figure) -> bool:
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
-            if any(text in (tick.label1, tick.label2) for tick in ticks):
-                drawn = axis._update_ticks()
-                return any(
-                    (text is t.label1 and t.label1.get_visible())
-                    or (text is t.label2 and t.label2.get_visible())
-                    for t in drawn
-                )
-    return True
+globals().update(pictures(DRAWINGS))
 
 
 @pytest.fixture(scope="module", params=DRAWINGS)
 def drawing(request):
-    with figures.style():  # as a chapter draws
-        figure = DRAWINGS[request.param]()
-        return figure, texts(figure)
+    return drawn(DRAWINGS[request.param])
 
 
 def test_texts_are_large_enough(drawing):
-    assert min(text.get_fontsize() for text, _ in drawing[1]) >= 8
+    check_sizes(drawing[1])
 
 
 def test_texts_lie_inside_the_figure(drawing):
-    figure, found = drawing
-    page = figure.bbox
-    for text, box in found:
-        inside = page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1
-        inside = inside and page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1
-        assert inside, f"{text.get_text()!r} at {box.extents} of {page.extents}"
+    check_inside(*drawing)
 
 
 def test_texts_do_not_lie_on_each_other(drawing):
-    for (one, a), (other, b) in itertools.combinations(drawing[1], 2):
-        wide = min(a.x1, b.x1) - max(a.x0, b.x0)
-        high = min(a.y1, b.y1) - max(a.y0, b.y0)
-        # boxes are a little larger than what is written in them
-        assert not (wide > 1 and high > 3), f"{one.get_text()!r} lies on {other.get_text()!r}"
+    check_apart(drawing[1])
 
 
 def test_heads_not_found_again_are_open():
