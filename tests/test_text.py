@@ -1,0 +1,163 @@
+"""Texts that a model writes: the tokens that the probabilities say, the same however asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from th_utils import models
+from th_utils.engine import from_bridge
+from th_utils.errors import CompanionError
+from th_utils.tasks import text
+
+
+@pytest.fixture(scope="module")
+def bridge(tiny_model):
+    return models.load(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def drawn(bridge):
+    return text.sample(bridge, 7, 110, seed=3)
+
+
+def by_hand(bridge, row: list[int], given: int, chance: np.ndarray, never: list[int]) -> list[int]:
+    """The same text by whole forward passes of TransformerLens, in double precision after that."""
+    out = row[:given]
+    for at in range(given, len(row)):
+        logits = bridge(torch.tensor([out]), return_type="logits")[0, -1].double().numpy()
+        logits[never] = -np.inf
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        order = np.argsort(-p, kind="stable")
+        kept = order[: int(np.searchsorted(np.cumsum(p[order]), text.TOP_P)) + 1]
+        edges = np.cumsum(p[kept]) / p[kept].sum()
+        out.append(int(kept[min(np.searchsorted(edges, chance[at], "right"), len(kept) - 1)]))
+    return out
+
+
+def test_texts_are_what_full_forward_passes_write(bridge, drawn):
+    never = bridge.tokenizer.all_special_ids
+    for i in (0, 4):
+        row, given = drawn.tokens[i].tolist(), int(drawn.opening[i])
+        chance = np.random.default_rng([3, i]).random(len(row))
+        assert by_hand(bridge, row[: given + 8], given, chance, never) == row[: given + 8]
+
+
+def test_a_text_does_not_depend_on_the_others_nor_on_threads(bridge, drawn):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        more = text.sample(bridge, 30, 110, seed=3)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(more.tokens[:7], drawn.tokens)
+    assert not torch.equal(more.tokens[24:], more.tokens[:6]), "later groups have other numbers"
+    shorter = text.sample(bridge, 2, 105, seed=3)
+    assert torch.equal(shorter.tokens, drawn.tokens[:2, :105])
+    other = text.sample(bridge, 7, 110, seed=4)
+    assert not torch.equal(other.tokens, drawn.tokens)
+
+
+def test_openings_stand_in_front_and_kinds_take_turns(bridge, drawn):
+    kinds = list(dict.fromkeys(drawn.kinds))
+    assert len(kinds) == 6 and drawn.kinds[6] == drawn.kinds[0]
+    for i, (kind, words) in enumerate(text.openings()[:7]):
+        assert drawn.kinds[i] == kind and drawn.strings[i].startswith(words)
+        ids = bridge.tokenizer.encode(words, add_special_tokens=False)
+        assert drawn.tokens[i, : int(drawn.opening[i])].tolist() == ids
+    assert len(text.openings()) == text.GROUP
+    assert len({words for _, words in text.openings()}) == text.GROUP
+
+
+def test_special_tokens_are_never_written(bridge, drawn):
+    assert not set(drawn.tokens.flatten().tolist()) & set(bridge.tokenizer.all_special_ids)
+    model = from_bridge(bridge)
+    chance = np.zeros((1, 6))
+    first = text.write_on(model, [[5]], chance)
+    banned = int(first[0, 1])
+    assert int(text.write_on(model, [[5]], chance, never=[banned])[0, 1]) != banned
+
+
+def test_chance_zero_takes_the_most_probable_token(bridge):
+    found = text.write_on(from_bridge(bridge), [[5, 9, 2]], np.zeros((1, 6)))
+    for at in range(3, 6):
+        logits = bridge(found[:, :at], return_type="logits")[0, -1]
+        assert int(logits.argmax()) == int(found[0, at])
+
+
+def test_nucleus_by_hand():
+    """Probabilities .5 .3 .15 .05; three tokens reach 0.9, and share the chance as 50 : 30 : 15."""
+    logits = torch.tensor([[0.15, 0.5, 0.05, 0.3]]).log().expand(6, -1)
+    chance = torch.tensor([0.0, 0.52, 0.53, 0.84, 0.85, 0.999999], dtype=torch.float64)
+    assert text._nucleus(logits, chance, 0.9).tolist() == [1, 1, 3, 3, 0, 0]
+    assert text._nucleus(logits, chance, 0.4).tolist() == [1] * 6
+
+
+def test_pieces_put_together_are_the_text(tiny_gpt2):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    said = "Mary gave a café – and 😀 to John."
+    row = tokenizer.encode(said, add_special_tokens=False)
+    found = text.pieces(tokenizer, row)
+    assert len(found) == len(row) and "".join(found) == said
+    assert "😀" in "".join(found) and found[0] == "Mary"
+    broken = text.pieces(tokenizer, row[: row.index(row[-1])][:-8])
+    assert len(broken) == len(row[: row.index(row[-1])][:-8])
+
+
+def test_texts_are_kept_and_shared(bridge, tmp_path, monkeypatch):
+    monkeypatch.setenv("TALKING_HEADS_CACHE", str(tmp_path))
+    calls = []
+    original = text.write_on
+
+    def counted(*args, **options):
+        calls.append(1)
+        return original(*args, **options)
+
+    monkeypatch.setattr(text, "write_on", counted)
+    first = text.sample(bridge, 5, 105, seed=1, checksum="abc")
+    again = text.sample(bridge, 24, 105, seed=1, checksum="abc")
+    assert len(calls) == 1 and torch.equal(again.tokens[:5], first.tokens)
+    text.sample(bridge, 5, 105, seed=2, checksum="abc")
+    text.sample(bridge, 5, 105, seed=1, checksum="abd")
+    text.sample(bridge, 25, 105, seed=1, checksum="abc")
+    assert len(calls) == 4
+
+
+def test_repeated_runs():
+    tokens = torch.tensor([[1, 2, 3, 1, 2, 3, 1], [1, 1, 1, 1, 1, 2, 3]])
+    assert text.repeated(tokens, 3).tolist() == [
+        [0, 0, 0, 0, 0, 1, 1],
+        [0, 0, 0, 1, 1, 0, 0],
+    ]
+    assert text.repeated(tokens, 8).sum() == 0
+
+
+@pytest.mark.parametrize(
+    "n, length, seed, said",
+    [
+        (0, 110, 0, "0 texts: ask for at least 1"),
+        (2, 5, 0, "texts of 5 tokens: the longest opening has"),
+        (2, 110, -1, "seed -1: give 0 or more"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(bridge, n, length, seed, said):
+    with pytest.raises(CompanionError, match=said):
+        text.sample(bridge, n, length, seed=seed)
+
+
+def test_texts_longer_than_the_model_reads(tiny_gpt2):
+    with pytest.raises(CompanionError, match="texts of 200 tokens: the model reads 128 at most"):
+        text.sample(models.load(tiny_gpt2), 2, 200, seed=0)
+
+
+def test_works_in_the_public_domain(tiny_gpt2):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    found = text.public_domain(tokenizer, 100)
+    assert found.tokens.shape == (8, 100) and found.strings[0].startswith("Alice was beginning")
+    assert all(string.isascii() for string in found.strings)
+    assert all("".join(cut) == said for cut, said in zip(found.pieces, found.strings, strict=True))
+    with pytest.raises(CompanionError, match="texts of 9000 tokens: the shortest work has"):
+        text.public_domain(tokenizer, 9000)
