@@ -7,17 +7,18 @@ import shutil
 
 import pytest
 import toy
+from papermill import execute_notebook
 
-from th_utils import channels, composition, models, recorded, roles
+from th_utils import models, recorded
 from th_utils.build import stage
+from th_utils.build.kernel import write_kernelspec
 from th_utils.build.layout import Layout
 from th_utils.build.notebooks import read
 from th_utils.claims import load_claims, verdict
 from th_utils.digest import closure_of_notebook, digest
 from th_utils.errors import CompanionError
 from th_utils.paths import checkout_root, data_path
-from th_utils.results import Results, as_results, read_table
-from th_utils.weights import q4_1
+from th_utils.results import read_table
 
 RECORDED = data_path("recorded")
 EDITIONS = sorted(folder.name for folder in RECORDED.iterdir() if folder.is_dir())
@@ -70,20 +71,6 @@ def test_recorded_verdicts_follow_from_values_and_ledger():
             assert found == said["verdict"], said["id"]
 
 
-def test_recorded_claims_are_those_of_the_recorded_tables():
-    """Value for value what the figures behind them show."""
-    areas = channels.one_edition(recorded.find("gpt2", "fig-02-areas").columns)
-    expected = {
-        channels.CLAIMS[kind, score]: auc
-        for kind, score, auc in zip(areas["kind"], areas["score"], areas["auc"], strict=True)
-        if auc is not None
-    }
-    ranked = recorded.find("gpt2", "fig-02-mover-query").columns
-    expected["inhibition-component-is-an-outlier"] = channels.best_of(ranked, "inhibition")["z"]
-    said = {claim["id"]: claim["value"] for claim in claims_of("gpt2")["claims"]}
-    assert said == pytest.approx(expected, rel=1e-6)
-
-
 # --- computed again, where the weights are
 
 
@@ -93,11 +80,6 @@ def gpt2():
         return models.attention_weights("gpt2")
     except CompanionError as error:
         pytest.skip(f"the weights of GPT-2 small are not here ({error})")
-
-
-@pytest.fixture(scope="module")
-def scan(gpt2):
-    return channels.scan(gpt2)
 
 
 def chapter(edition: str, name: str):
@@ -134,36 +116,42 @@ def same(found, expected, where: str) -> None:
         assert found == expected, where
 
 
-def compare(table, figure: str) -> None:
-    said = recorded.find("gpt2", figure)
-    found = as_results(table)
-    where = f"{figure}, {remedy('gpt2')}"
-    assert list(found.columns) == list(said.columns), where
-    same(found.columns, said.columns, where)
-    same(found.meta, said.meta, where)
-
-
-def test_recorded_tables_come_out_again(gpt2, scan):
-    """What chapter 02 computes, with its parameters."""
-    found, seed = roles.published("gpt2"), 0
-    columns, known = channels.distribution_table(scan, found)
-    compare(Results(columns, {"known": known}), "fig-02-known-pairs")
-    pairs = channels.pair_table(scan, found, seed=seed)
-    compare(channels.side_by_side({"gpt2\npublished roles": pairs}), "fig-02-areas")
-    reader = found.main("mover")
-    level = composition.random_level(gpt2.d_model)
-    ranked = channels.component_table(scan, found, "Q", reader)
-    meta = dict(reader=roles.label(reader), random_level=level)
-    compare(Results(channels.first(ranked, 15), meta), "fig-02-mover-query")
-    heads = channels.reader_table(scan, "Q", found["inhibition"][:4], reader)
-    meta = dict(mover=roles.label(reader), random_level=level)
-    compare(Results(heads, meta), "fig-02-inhibition-heads")
-
-
-def test_recorded_rounding_comes_out_again(scan):
-    rounded = channels.scan(models.attention_weights("gpt2", rounding=q4_1))
-    table = channels.rounding_table(scan, rounded, roles.published("gpt2"))
-    compare(table, "fig-02-rounding")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", claims_of("gpt2")["digests"])
+def test_a_recorded_chapter_comes_out_again(gpt2, name, tmp_path, monkeypatch):
+    """Every table and every claim that was recorded, from the chapter run again."""
+    write_kernelspec(tmp_path / "jupyter")
+    for variable, value in {
+        "TH_OUTPUT": tmp_path / "output",
+        "JUPYTER_PATH": tmp_path / "jupyter",
+        "IPYTHONDIR": tmp_path / "ipython",
+        "OMP_NUM_THREADS": 1,
+    }.items():
+        monkeypatch.setenv(variable, str(value))
+    source = chapter("gpt2", name)
+    execute_notebook(
+        str(source),
+        str(tmp_path / "executed.ipynb"),
+        parameters={"edition": "gpt2", "size": claims_of("gpt2")["size"]},
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=str(source.parent),
+    )
+    folder = tmp_path / "output" / "results" / "gpt2"
+    number, compared = name[:2], 0
+    for path in sorted((RECORDED / "gpt2").glob(f"fig-{number}-*.json")):
+        said, found = read_table(path), read_table(folder / path.name)
+        where = f"{path.stem}, {remedy('gpt2')}"
+        assert list(found.columns) == list(said.columns), where
+        same(found.columns, said.columns, where)
+        same(found.meta, said.meta, where)
+        compared += 1
+    own = [c for c in claims_of("gpt2")["claims"] if load_claims()[c["id"]].chapter == number]
+    if own:
+        found = json.loads((folder / f"claims-{number}.json").read_text(encoding="utf-8"))["claims"]
+        values = {claim["id"]: claim["value"] for claim in found}
+        assert values == pytest.approx({claim["id"]: claim["value"] for claim in own}, rel=1e-5)
+    assert compared or own
 
 
 # --- what the book says of results that are not of today's sources

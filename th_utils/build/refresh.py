@@ -49,9 +49,10 @@ def record(layout: Layout) -> list[str]:
         executed = notebooks.read(layout.executed(chapter))
         found = [mark for _, mark in notebooks.marks(executed, "claim")]
         claims += found
-        if found:
+        figures = notebooks.marks(executed, "figure")
+        if found or figures:
             digests[chapter] = digest(closure_of_notebook(layout.source(chapter)))
-        for _, mark in notebooks.marks(executed, "figure"):
+        for _, mark in figures:
             shutil.copy(layout.results / f"{mark['id']}.json", target)
             written.append(f"{mark['id']}.json")
     content = {
