@@ -107,6 +107,17 @@ def test_batches_change_nothing(bridge, run, axes):
     torch.testing.assert_close(whole.patterns[WATCH[1]], parts.patterns[WATCH[1]])
 
 
+def test_without_logits_the_patterns_are_the_same(bridge, run, axes):
+    """Stopping after the head watched changes nothing at it, wherever it is."""
+    points = values(3, 1)
+    whole = steering.steer(bridge, run, axes, points, watch=WATCH)
+    for watch in (WATCH, WATCH[:1]):
+        part = steering.steer(bridge, run, axes, points, watch=watch, logits=False)
+        assert part.logits.shape == (len(run.prompts), 3, 0)
+        for pair in watch:
+            torch.testing.assert_close(part.patterns[pair], whole.patterns[pair])
+
+
 def test_random_axes_are_written_by_the_same_heads(svd, axes):
     drawn = steering.random_axes(svd, axes, seed=1)
     assert drawn.heads == axes.heads
@@ -126,6 +137,8 @@ def test_random_axes_are_written_by_the_same_heads(svd, axes):
         (dict(values=torch.zeros(2, 1, 2)), "values has shape"),
         (dict(values=torch.zeros(2, 4, 3)), "expected 1 or 6 prompts"),
         (dict(values=torch.full((1, 1, 3), torch.nan)), "values"),
+        (dict(logits=False), "heads have to be watched"),
+        (dict(logits=False, watch=WATCH, vocabulary=True), "there is no top token"),
         (dict(memory=10), "memory = 10 bytes is too little"),
     ],
 )

@@ -8,7 +8,8 @@ score in its query alone (`components.direct_effects`), on the split ``find``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from th_utils.components import direct_effects
 from th_utils.errors import CompanionError
+from th_utils.memory import remember
 from th_utils.roles import Head, Roles, label
 from th_utils.runs import CleanRun, clean_run
 from th_utils.steering import Axes, component_axes
@@ -101,6 +103,29 @@ def leading_axes(
             the model lacks a mover or an inhibition head before it.
     """
     return axes_of(svd, rank(bridge, svd, roles, seed=seed, prompts=prompts), n)
+
+
+def axes_of_chapter(chapter: Any, svd: HeadSVD, n: int) -> Axes:
+    """The first `n` inhibition coordinates of a chapter's edition, ranked once for all chapters.
+
+    The ranking is kept in the cache, as the roles are, and like them it does not depend on the
+    chapter's seed: chapters with different seeds speak of the same coordinates.
+    """
+    from th_utils import digest
+
+    sources = digest.digest(digest.closure_of_module("th_utils.inhibition_axes"))
+    key = [
+        "inhibition axes",
+        chapter.checksum,
+        sources,
+        {"seed": 0},
+        chapter.device.partition(":")[0],
+    ]
+    text = remember(
+        key, lambda: json.dumps(asdict(rank(chapter.bridge, svd, chapter.roles, seed=0)))
+    )
+    said = json.loads(text)
+    return axes_of(svd, Ranking([tuple(pick) for pick in said["picks"]], said["effects"]), n)
 
 
 def axes_of(svd: HeadSVD, ranking: Ranking, n: int) -> Axes:

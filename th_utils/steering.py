@@ -10,7 +10,7 @@ three-dimensional subspace). Only the end position is carried through the blocks
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -95,6 +95,7 @@ def steer(
     how: How = "replace",
     watch: Sequence[Head] = (),
     vocabulary: bool = False,
+    logits: bool = True,
     memory: int = MEMORY,
 ) -> Replayed:
     """Set coordinates at the end position and recompute everything after.
@@ -110,11 +111,14 @@ def steer(
         watch: (layer, head) pairs, later than the first layer set, whose end attention is returned.
         vocabulary: also find the top token of the vocabulary, which costs about as much again as
             four layers.
+        logits: carry the end position to the logits. Without them the last layer watched is the
+            last one computed, and the answers' logits are left empty.
         memory: bytes of activations that one batch may take.
 
     Raises:
         CompanionError: values that do not fit or are not finite, heads to be watched that come
-            before the change, an unknown `how`, or a model that replay does not know.
+            before the change, an unknown `how`, neither logits nor heads asked for, or a model
+            that replay does not know.
     """
     if how not in ("replace", "add", "only"):
         raise CompanionError(f"how {how!r} is unknown: replace, add or only")
@@ -131,10 +135,17 @@ def steer(
     early = [pair for pair in watch if pair[0] <= layer]
     if early:
         raise CompanionError(f"heads {early} are not after layer {layer}: nothing changes there")
-    engine = Replay(from_bridge(bridge))
+    model = from_bridge(bridge)
+    if not logits:
+        if vocabulary or not watch:
+            raise CompanionError(
+                "without logits there is no top token, and heads have to be watched"
+            )
+        model = replace(model, blocks=model.blocks[: max(pair[0] for pair in watch) + 1])
+    engine = Replay(model)
     chunks = list(engine.chunks(run.past, len(values), 1, memory))
     parts = [
-        _steer(engine, run, axes, values[chunk], layer, how, watch, vocabulary)
+        _steer(engine, run, axes, values[chunk], layer, how, watch, vocabulary, logits)
         for chunk in (track(chunks, "points set") if len(chunks) > 1 else chunks)
     ]
     return Replayed(
@@ -153,6 +164,7 @@ def _steer(
     how: How,
     watch: Sequence[Head],
     vocabulary: bool,
+    logits: bool,
 ) -> Replayed:
     end = run.prompts.positions["end"]
     patterns: dict[Head, Tensor] = {}
@@ -179,4 +191,6 @@ def _steer(
     resid = run.resid[layer][:, None].expand(len(values), -1, -1, -1)
     final = engine.advance(run.past, layer, resid, end, listener=listener, check=False)
     top = engine.logits(final).argmax(-1).T if vocabulary else None
-    return Replayed(answer_logits(engine.model, run, final), patterns, top)
+    empty = final.new_empty(len(run.prompts), len(values), 0)
+    answers = answer_logits(engine.model, run, final) if logits else empty
+    return Replayed(answers, patterns, top)

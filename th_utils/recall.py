@@ -1,0 +1,259 @@
+"""How well a model recalls the item of a list that was not mentioned again (chapter 06).
+
+The prompts of one list differ only in what is mentioned again. So the list itself is read once,
+and each prompt continues from its keys and values: less than half of the work of whole passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from th_utils import checks, transformer
+from th_utils.bootstrap import Interval, mean_interval
+from th_utils.engine import from_bridge
+from th_utils.errors import CompanionError
+from th_utils.progress import track
+from th_utils.replay import Attention, Past, Replay
+from th_utils.roles import Head
+from th_utils.steering import Axes
+from th_utils.tasks.lists import ListPrompts
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a model does at the end of list prompts, and what was measured on the way."""
+
+    prompts: ListPrompts
+    logits: Float[Tensor, "prompt item"]
+    top: Int[Tensor, " prompt"]  # the token of the whole vocabulary with the largest logit
+    coordinates: Float[Tensor, "prompt axis"]  # of clean outputs along the axes
+    looks: Float[Tensor, "prompt item"]  # the mover's attention to the items' first mentions
+
+    @property
+    def length(self) -> int:
+        """Items of a list."""
+        return self.prompts.length
+
+    @property
+    def correct(self) -> Bool[Tensor, " prompt"]:
+        """The item left out is the top token of the vocabulary."""
+        return self.top == self.prompts.right
+
+    @property
+    def listed(self) -> Bool[Tensor, " prompt"]:
+        """The item left out is the first among the items of its list."""
+        return self.logits.argmax(-1) == self.prompts.target
+
+    def lists(self, per_prompt: Tensor) -> Float[np.ndarray, "list place *rest"]:
+        """What was measured prompt by prompt, by list and place of the item left out."""
+        return per_prompt.double().unflatten(0, (-1, self.length)).cpu().numpy()
+
+
+@torch.no_grad()
+def recall(bridge: Any, prompts: ListPrompts, axes: Axes, mover: Head) -> Recalled:
+    """Run list prompts and keep what their end position shows.
+
+    Args:
+        bridge: `TransformerBridge` in compatibility mode.
+        prompts: whole lists, as `tasks.lists.prompts` draws them.
+        axes: whose coordinates are read.
+        mover: whose attention is read.
+
+    Raises:
+        CompanionError: prompts that are no whole lists, a mover or axes that the model does not
+            have, or a model that replay does not know.
+    """
+    check_heads(bridge, [mover, *axes.heads])
+    if len(prompts) % prompts.length:
+        raise CompanionError(f"{len(prompts)} prompts are not lists of {prompts.length} items")
+    engine = Replay(from_bridge(bridge))
+    parts = [
+        _recall_list(engine, each, axes, mover)
+        for each in track(prompts.batches(prompts.length), f"lists of {prompts.length}")
+    ]
+    return Recalled(prompts, *(torch.cat(each) for each in zip(*parts, strict=True)))
+
+
+def check_heads(bridge: Any, heads: Sequence[Head]) -> None:
+    """Refuse heads that a model does not have."""
+    for layer, head in heads:
+        checks.index("layer", layer, bridge.cfg.n_layers)
+        checks.index("head", head, bridge.cfg.n_heads)
+
+
+def _recall_list(
+    engine: Replay, prompts: ListPrompts, axes: Axes, mover: Head
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits of the items, top token, coordinates and attention of the prompts of one list."""
+    model, end, n = engine.model, prompts.positions["end"], len(prompts)
+    tokens = prompts.tokens[:, : int(end.max()) + 1]
+    # the end itself is never shared: it is what the prompts are read at
+    same = (tokens == tokens[:1]).all(0)
+    shared = min(int(same.int().cumprod(0).sum()), int(end.min()))
+    trace = engine.trace(tokens[:1, :shared])
+    # behind the shared positions nothing is looked up
+    rest = (0, 0, 0, 0, 0, tokens.shape[1] - shared)
+    keys, values = (functional.pad(x, rest) for x in (trace.keys, trace.values))
+    base = Past(
+        tokens=tokens,
+        read=end,
+        keys=keys.expand(-1, n, -1, -1, -1),
+        values=values.expand(-1, n, -1, -1, -1),
+        final=trace.final.expand(n, -1),
+    )
+    rows, written, looks = torch.arange(n, device=end.device), {}, []
+
+    def listener(at: int, attention: Attention) -> None:
+        window = attention.z.shape[2]  # one position in the last block
+        where = (end - shared).clamp(max=window - 1)
+        for head in axes.heads:
+            if head[0] == at:
+                z = attention.z[0, rows, where, head[1]]
+                written[head] = z @ engine.W_O(at)[head[1]]
+        if mover[0] == at:
+            pattern = attention.pattern(mover[1])[0, rows, where]
+            looks.append(pattern.gather(-1, prompts.items))
+
+    resid = transformer.embed(model, tokens)[None, :, shared:]
+    final = engine.advance(base, 0, resid, shared, listener=listener, check=False)[0]
+    logits = engine.logits(final)
+    along = [written[head] @ v for head, v in zip(axes.heads, axes.directions, strict=True)]
+    return (
+        logits.gather(-1, prompts.answers),
+        logits.argmax(-1),
+        torch.stack(along, dim=-1),
+        looks[0],
+    )
+
+
+def over_lists(
+    statistic: Callable[..., float],
+    groups: Sequence[Float[np.ndarray, "_ ..."]],
+    *,
+    seed: int,
+    n_boot: int = 2000,
+) -> Interval:
+    """95% bootstrap interval of a statistic of several groups of lists.
+
+    Lists of different lengths or splits are independent draws, so each group is resampled by
+    itself (Efron and Tibshirani 1993, section 8.3, the two-sample problem).
+
+    Args:
+        statistic: called with the groups, resampled along their first axis, in order.
+        groups: what was measured, list by list.
+        seed: of the resampling.
+        n_boot: number of resamples.
+
+    Raises:
+        CompanionError: a group without lists.
+
+    >>> over_lists(lambda a, b: a.mean() - b.mean(), [np.ones(3), np.zeros(5)], seed=0)
+    Interval(value=1.0, low=1.0, high=1.0)
+    """
+    if not groups or not all(len(group) for group in groups):
+        raise CompanionError("an interval over lists needs at least one list of each kind")
+    rng = np.random.default_rng(seed)
+    drawn = np.empty(n_boot)
+    for i in range(n_boot):
+        picked = [group[rng.integers(0, len(group), len(group))] for group in groups]
+        drawn[i] = statistic(*picked)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(statistic(*groups)), float(low), float(high))
+
+
+def accuracy_table(runs: Sequence[tuple[str, Recalled]], *, seed: int) -> dict[str, list]:
+    """Accuracy of runs, each named by its order of mention, over the vocabulary and among items.
+
+    Returns:
+        Columns: order, length, lists, among ("vocabulary", "listed"), mean, low, high (95%,
+        over lists), chance (of a guess among the items).
+    """
+    rows = []
+    for order, run in runs:
+        for among, right in (("vocabulary", run.correct), ("listed", run.listed)):
+            by_list = run.lists(right).mean(1)
+            interval = mean_interval(by_list, seed=seed)
+            rows.append((order, run.length, len(by_list), among, *interval, 1 / run.length))
+    return _table(("order", "length", "lists", "among", "mean", "low", "high", "chance"), rows)
+
+
+def place_table(runs: Sequence[tuple[str, Recalled]], *, seed: int) -> dict[str, list]:
+    """Accuracy by the place of the item left out.
+
+    Returns:
+        Columns: order, length, place (from 1), mean, low, high (over the full vocabulary, 95%,
+        over lists), listed (mean among the items).
+    """
+    rows = []
+    for order, run in runs:
+        right, listed = run.lists(run.correct), run.lists(run.listed)
+        for place in range(run.length):
+            interval = mean_interval(right[:, place], seed=seed)
+            rows.append((order, run.length, place + 1, *interval, listed[:, place].mean()))
+    return _table(("order", "length", "place", "mean", "low", "high", "listed"), rows)
+
+
+def fall_with_length(short: Recalled, long: Recalled, *, seed: int) -> Interval:
+    """Accuracy over the full vocabulary, shorter lists less longer ones."""
+    groups = [run.lists(run.correct).mean(1) for run in (short, long)]
+    return over_lists(lambda a, b: a.mean() - b.mean(), groups, seed=seed)
+
+
+def spread_of_places(
+    chosen_on: Recalled, reported_on: Recalled, *, seed: int
+) -> tuple[Interval, int, int]:
+    """Accuracy at the best place less that at the worst, both chosen on another run.
+
+    Returns:
+        The difference, and the two places, from 0; of places that are equally good the first.
+
+    Raises:
+        CompanionError: lists of two lengths.
+    """
+    if chosen_on.length != reported_on.length:
+        raise CompanionError(
+            f"places of lists of {chosen_on.length} items say nothing of lists of "
+            f"{reported_on.length}"
+        )
+    by_place = chosen_on.lists(chosen_on.correct).mean(0)
+    best, worst = int(by_place.argmax()), int(by_place.argmin())
+    right = reported_on.lists(reported_on.correct)
+    return mean_interval(right[:, best] - right[:, worst], seed=seed), best, worst
+
+
+def cost_of_shuffling(
+    pairs: Sequence[tuple[Recalled, Recalled]], *, seed: int
+) -> tuple[Interval, list[Interval]]:
+    """Accuracy with repeats in list order less that with repeats shuffled, on the same lists.
+
+    Args:
+        pairs: the two runs of each length.
+        seed: of the bootstrap.
+
+    Returns:
+        The mean over lengths, and each length's own.
+
+    Raises:
+        CompanionError: the two runs of a pair are not on the same lists.
+    """
+    for plain, shuffled in pairs:
+        if not torch.equal(plain.prompts.answers, shuffled.prompts.answers):
+            raise CompanionError("the order of mention is compared on the same lists")
+    falls = [
+        plain.lists(plain.correct.double() - shuffled.correct.double()).mean(1)
+        for plain, shuffled in pairs
+    ]
+    whole = over_lists(lambda *each: float(np.mean([x.mean() for x in each])), falls, seed=seed)
+    return whole, [mean_interval(fall, seed=seed) for fall in falls]
+
+
+def _table(names: Sequence[str], rows: Sequence[tuple]) -> dict[str, list]:
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
