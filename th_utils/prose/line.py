@@ -1,0 +1,180 @@
+"""Sentences of chapter 04."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from th_utils.bootstrap import Interval
+from th_utils.line import Line
+from th_utils.prose.channels import rows
+from th_utils.roles import Head, label
+
+WAYS = {"add": "added to the residual stream", "only": "put in place of the head's output"}
+
+
+def chosen(line: Line, mover: Head, split: str) -> str:
+    """Which component it is, and where the two orders lie on the half it was chosen on."""
+    between = "on either side of" if line.abba > 0 > line.baba else "on the same side of"
+    return (
+        f"The strongest inhibition head is {label(line.head)}; on the half `{split}`, component "
+        f"{line.component} takes most from the inhibition score of the main mover {label(mover)}. "
+        f"There the mean coordinate is {line.abba:+.1f} for ABBA and {line.baba:+.1f} for BABA "
+        f"prompts, {between} the origin; the sign of the axis is chosen so that ABBA is the larger."
+    )
+
+
+def apart(table: dict[str, list]) -> str:
+    """How well the coordinate tells the orders apart, overall and in the worst template."""
+    whole, *each = rows(table)
+    worst = min(each, key=lambda row: row["auc"])
+    side = min(each, key=lambda row: row["side"])
+    return (
+        f"Over {whole['pairs']} held-out pairs of prompts the area under the curve is "
+        f"{_ranged(whole, 'auc', '.2f')}; the lowest of a template is {worst['auc']:.2f} "
+        f"(template {worst['template']}, {worst['pairs']} pairs). "
+        f"{whole['side']:.0%} of the prompts lie on their order's side of the origin (the origin "
+        f"was not fitted), and {side['side']:.0%} in the template where fewest do "
+        f"(template {side['template']})"
+    )
+
+
+def line_alt(table: dict[str, list], line: Line) -> str:
+    """What the figure of the coordinates shows."""
+    whole, *each = rows(table)
+    return (
+        f"Coordinates of held-out prompts along component {line.name}, by order of the names: "
+        f"{whole['side']:.0%} lie on their order's side of the origin, and the areas under the "
+        f"curve of {len(each)} templates lie between {min(row['auc'] for row in each):.2f} and "
+        f"{max(row['auc'] for row in each):.2f}."
+    )
+
+
+def sweep(table: dict[str, list], reach: float) -> str:
+    """Attention and logits at both ends of the sweep, way by way."""
+    parts = []
+    for how, name in WAYS.items():
+        first, second, logits = (_ends(table, how, q) for q in ("first", "second", "logits"))
+        parts.append(
+            f"{name}, it takes the main mover's attention to the first name from {first[0]:.2f} to "
+            f"{first[1]:.2f} and that to the second from {second[0]:.2f} to {second[1]:.2f}, and "
+            f"logit(first) − logit(second) from {logits[0]:+.1f} to {logits[1]:+.1f} nats"
+        )
+    return f"From α = −{reach:.1f} to α = +{reach:.1f}, means over both orders: {'; '.join(parts)}"
+
+
+def answer(change: Interval, orders: float, share: Interval) -> str:
+    """How far the logits move, beside the distance of the two orders."""
+    return (
+        f"Prompts of the two orders lie {orders:.1f} nats apart in logit(first) − logit(second). "
+        f"Moving any prompt from one end of the line to the other changes it by "
+        f"{change.value:.1f} nats (95% interval {change.low:.1f} to {change.high:.1f}), "
+        f"{share.value:.0%} of that distance."
+    )
+
+
+def random(table: dict[str, list], shares: dict[str, Interval]) -> str:
+    """The random directions of both kinds beside the line."""
+    found = rows(table)
+    line = next(row for row in found if row["kind"] == "add")
+    parts = []
+    for kind, name in (
+        ("head", "that the head could write"),
+        ("residual", "of the whole residual stream"),
+    ):
+        means = [row for row in found if row["kind"] == kind]
+        size = {q: [abs(row[f"{q} mean"]) for row in means] for q in ("attention", "logits")}
+        parts.append(
+            f"{len(means)} random directions {name} change the attention by "
+            f"{_mean(size['attention']):.3f} on average, whatever the sign, and by "
+            f"{max(size['attention']):.3f} at most ({shares[kind].value:.1%} of the line's change "
+            f"on average), and the logits by {_mean(size['logits']):.2f} and "
+            f"{max(size['logits']):.2f} nats"
+        )
+    return (
+        f"The line, added, changes the attention by {line['attention mean']:.2f} and the logits by "
+        f"{line['logits mean']:.1f} nats; {'; '.join(parts)}"
+    )
+
+
+def control_note(share: Interval) -> str:
+    """The other kind of random direction, for the claim's note."""
+    return (
+        "Random directions that the head could write; of the whole residual stream: "
+        f"{share.value:.3f} (95% interval {share.low:.3f} to {share.high:.3f})."
+    )
+
+
+def turned(table: dict[str, list]) -> str:
+    """A table of what turns and what does not, when prompts are moved against their order."""
+    lines = [
+        "| moved against its order | the mover's attention turns | the answer turns | "
+        "logit difference left, nats |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['way']} | {_cell(row, 'attention', '.0%')} | {_cell(row, 'answer', '.0%')} | "
+        f"{_cell(row, 'left', '+.1f')} |"
+        for row in rows(table)
+    ]
+    return "\n".join(lines)
+
+
+def not_turned(table: dict[str, list], way: str) -> str:
+    """What of the behaviour one way of moving leaves as it was."""
+    row = next(row for row in rows(table) if row["way"] == way)
+    if row["answer value"] is None or row["attention value"] is None:
+        return "The model prefers the right name in no prompt: nothing can be turned."
+    return (
+        f"Of the prompts in which the right name was preferred, {1 - row['attention value']:.0%} "
+        f"keep the mover's attention on it and {1 - row['answer value']:.0%} keep their answer "
+        f"when the line, {way}, is followed to the end that speaks against them."
+    )
+
+
+def heads(table: dict[str, list], change: dict[str, list]) -> str:
+    """The leading components of all inhibition heads, as a table."""
+    lines = [
+        "| component | mean ABBA | mean BABA | area under the curve | on its side of the origin | "
+        "change in attention | change in logits, nats |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    found = {row["component"]: row for row in rows(table)}
+    for row in rows(change):
+        of = found.get(row["component"])
+        where = (
+            f"{of['abba']:+.1f} | {of['baba']:+.1f} | {_ranged(of, 'auc', '.2f')} | "
+            f"{_ranged(of, 'side', '.0%')}"
+            if of
+            else " |  |  | "
+        )
+        lines.append(
+            f"| {row['component']} | {where} | {_cell(row, 'attention', '+.2f')} | "
+            f"{_cell(row, 'logits', '+.1f')} |"
+        )
+    return "\n".join(lines)
+
+
+def _ends(table: dict[str, list], how: str, quantity: str) -> tuple[float, float]:
+    """Means over the orders at the first and at the last point."""
+    of = [r for r in rows(table) if (r["how"], r["quantity"]) == (how, quantity)]
+    alphas = [row["alpha"] for row in of]
+    return tuple(
+        _mean([row["mean"] for row in of if row["alpha"] == end])
+        for end in (min(alphas), max(alphas))
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _ranged(row: dict[str, Any], name: str, form: str) -> str:
+    value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{value:{form}} (95% interval {low:{form}} to {high:{form}})"
+
+
+def _cell(row: dict[str, Any], name: str, form: str) -> str:
+    if row[f"{name} value"] is None:
+        return "—"
+    value, low, high = (row[f"{name} {end}"] for end in ("value", "low", "high"))
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
