@@ -18,9 +18,23 @@ def bridge(tiny_model):
     return models.load(tiny_model)
 
 
+OURS, GROUP = text.openings(), text.GROUP
+SHORT = [("story", "Mary went to"), ("news", "The"), ("list", "a ring, a ball and a book")]
+
+
 @pytest.fixture(scope="module")
-def drawn(bridge):
-    return text.sample(bridge, 7, 110, seed=3)
+def short():
+    """Openings of a few tokens and groups of three: the small tokenizer spells ours letter by
+    letter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "openings", lambda: SHORT)
+        patch.setattr(text, "GROUP", 3)
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn(bridge, short):
+    return text.sample(bridge, 4, 14, seed=3)
 
 
 def by_hand(bridge, row: list[int], given: int, chance: np.ndarray, never: list[int]) -> list[int]:
@@ -40,36 +54,34 @@ def by_hand(bridge, row: list[int], given: int, chance: np.ndarray, never: list[
 
 def test_texts_are_what_full_forward_passes_write(bridge, drawn):
     never = bridge.tokenizer.all_special_ids
-    for i in (0, 4):
+    for i in (0, 2, 3):
         row, given = drawn.tokens[i].tolist(), int(drawn.opening[i])
         chance = np.random.default_rng([3, i]).random(len(row))
-        assert by_hand(bridge, row[: given + 8], given, chance, never) == row[: given + 8]
+        assert by_hand(bridge, row, given, chance, never) == row
 
 
 def test_a_text_does_not_depend_on_the_others_nor_on_threads(bridge, drawn):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        more = text.sample(bridge, 30, 110, seed=3)
+        more = text.sample(bridge, 6, 14, seed=3)
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(more.tokens[:7], drawn.tokens)
-    assert not torch.equal(more.tokens[24:], more.tokens[:6]), "later groups have other numbers"
-    shorter = text.sample(bridge, 2, 105, seed=3)
-    assert torch.equal(shorter.tokens, drawn.tokens[:2, :105])
-    other = text.sample(bridge, 7, 110, seed=4)
-    assert not torch.equal(other.tokens, drawn.tokens)
+    assert torch.equal(more.tokens[:4], drawn.tokens)
+    assert not torch.equal(more.tokens[3:6], more.tokens[:3]), "later groups have other numbers"
+    shorter = text.sample(bridge, 2, 11, seed=3)
+    assert torch.equal(shorter.tokens, drawn.tokens[:2, :11])
+    other = text.sample(bridge, 1, 14, seed=4)
+    assert not torch.equal(other.tokens, drawn.tokens[:1])
 
 
 def test_openings_stand_in_front_and_kinds_take_turns(bridge, drawn):
-    kinds = list(dict.fromkeys(drawn.kinds))
-    assert len(kinds) == 6 and drawn.kinds[6] == drawn.kinds[0]
-    for i, (kind, words) in enumerate(text.openings()[:7]):
-        assert drawn.kinds[i] == kind and drawn.strings[i].startswith(words)
+    assert drawn.kinds == ("story", "news", "list", "story")
+    for i, (_, words) in enumerate([*SHORT, SHORT[0]]):
+        assert drawn.strings[i].startswith(words)
         ids = bridge.tokenizer.encode(words, add_special_tokens=False)
-        assert drawn.tokens[i, : int(drawn.opening[i])].tolist() == ids
-    assert len(text.openings()) == text.GROUP
-    assert len({words for _, words in text.openings()}) == text.GROUP
+        assert int(drawn.opening[i]) == len(ids)
+        assert drawn.tokens[i, : len(ids)].tolist() == ids
 
 
 def test_special_tokens_are_never_written(bridge, drawn):
@@ -94,6 +106,8 @@ def test_nucleus_by_hand():
     chance = torch.tensor([0.0, 0.52, 0.53, 0.84, 0.85, 0.999999], dtype=torch.float64)
     assert text._nucleus(logits, chance, 0.9).tolist() == [1, 1, 3, 3, 0, 0]
     assert text._nucleus(logits, chance, 0.4).tolist() == [1] * 6
+    unlikely = torch.tensor([[1 - 3e-5, 1e-5, 1e-5, 1e-5]]).log()
+    assert text._nucleus(unlikely, torch.tensor([0.999999]).double(), 1.0).tolist() == [3]
 
 
 def test_pieces_put_together_are_the_text(tiny_gpt2):
@@ -107,23 +121,32 @@ def test_pieces_put_together_are_the_text(tiny_gpt2):
     assert len(broken) == len(row[: row.index(row[-1])][:-8])
 
 
-def test_texts_are_kept_and_shared(bridge, tmp_path, monkeypatch):
-    monkeypatch.setenv("TALKING_HEADS_CACHE", str(tmp_path))
-    calls = []
-    original = text.write_on
+def test_our_openings():
+    found = OURS
+    kinds = list(dict.fromkeys(kind for kind, _ in found))
+    assert len(kinds) == 6 and [kind for kind, _ in found[:12]] == kinds * 2
+    assert len(found) == GROUP == len({words for _, words in found})
 
-    def counted(*args, **options):
-        calls.append(1)
-        return original(*args, **options)
+
+def test_texts_are_kept_and_shared(tiny_gpt2, short, tmp_path, monkeypatch):
+    monkeypatch.setenv("TALKING_HEADS_CACHE", str(tmp_path))
+    bridge, calls = models.load(tiny_gpt2), []
+
+    def counted(model, begun, chance, *, never):
+        calls.append(chance)
+        return torch.randint(5, 40, chance.shape)
 
     monkeypatch.setattr(text, "write_on", counted)
-    first = text.sample(bridge, 5, 105, seed=1, checksum="abc")
-    again = text.sample(bridge, 24, 105, seed=1, checksum="abc")
-    assert len(calls) == 1 and torch.equal(again.tokens[:5], first.tokens)
-    text.sample(bridge, 5, 105, seed=2, checksum="abc")
-    text.sample(bridge, 5, 105, seed=1, checksum="abd")
-    text.sample(bridge, 25, 105, seed=1, checksum="abc")
-    assert len(calls) == 4
+    first = text.sample(bridge, 2, 15, seed=1, checksum="abc")
+    again = text.sample(bridge, 3, 15, seed=1, checksum="abc")
+    assert len(calls) == 1 and torch.equal(again.tokens[:2], first.tokens)
+    text.sample(bridge, 2, 15, seed=2, checksum="abc")
+    text.sample(bridge, 2, 15, seed=1, checksum="abd")
+    text.sample(bridge, 2, 16, seed=1, checksum="abc")
+    text.sample(bridge, 4, 15, seed=1, checksum="abc")
+    assert len(calls) == 5, "another seed, model, length and group are written anew"
+    text.sample(bridge, 2, 15, seed=1)
+    assert len(calls) == 6, "without a checksum nothing is kept"
 
 
 def test_repeated_runs():
@@ -138,17 +161,17 @@ def test_repeated_runs():
 @pytest.mark.parametrize(
     "n, length, seed, said",
     [
-        (0, 110, 0, "0 texts: ask for at least 1"),
+        (0, 20, 0, "0 texts: ask for at least 1"),
         (2, 5, 0, "texts of 5 tokens: the longest opening has"),
-        (2, 110, -1, "seed -1: give 0 or more"),
+        (2, 20, -1, "seed -1: give 0 or more"),
     ],
 )
-def test_what_cannot_be_written_is_refused(bridge, n, length, seed, said):
+def test_what_cannot_be_written_is_refused(tiny_gpt2, short, n, length, seed, said):
     with pytest.raises(CompanionError, match=said):
-        text.sample(bridge, n, length, seed=seed)
+        text.sample(models.load(tiny_gpt2), n, length, seed=seed)
 
 
-def test_texts_longer_than_the_model_reads(tiny_gpt2):
+def test_texts_longer_than_the_model_reads(tiny_gpt2, short):
     with pytest.raises(CompanionError, match="texts of 200 tokens: the model reads 128 at most"):
         text.sample(models.load(tiny_gpt2), 2, 200, seed=0)
 

@@ -34,9 +34,10 @@ from th_utils.progress import track
 from th_utils.threads import one_thread
 from th_utils.transformer import Transformer
 
-LENGTH = 128  # tokens of a text; chapters that use the same share what was written
+LENGTH = 96  # tokens of a text; chapters that use the same share what was written
 GROUP = 24  # texts written together: one of each opening
-TOP_P = 0.95
+TOP_P = 0.9
+_UNLIKELY = 1e-4  # of the most probable token's probability
 
 
 @dataclass(frozen=True)
@@ -221,16 +222,22 @@ def _nucleus(
     logits: Float[Tensor, "text d_vocab"], chance: Float[Tensor, " text"], top_p: float
 ) -> Int[Tensor, " text"]:
     """The token at `chance` of the way through the most probable ones that make up `top_p`."""
-    everything = logits.double().softmax(-1)
-    # a few tokens nearly always reach top_p, and sorting the rest takes as long as the model does
-    share, order = everything.topk(min(512, everything.shape[-1]))
-    if bool((share.sum(-1) < top_p).any()):
-        share, order = everything.sort(dim=-1, descending=True, stable=True)
-    summed = share.cumsum(-1)
-    size = (summed < top_p).sum(-1) + 1  # the one that reaches top_p is among them
-    total = summed.gather(-1, size[:, None] - 1)
-    at = (summed <= chance[:, None] * total).sum(-1).minimum(size - 1)
-    return order.gather(-1, at[:, None])[:, 0]
+    total = logits.logsumexp(-1).tolist()
+    found = []
+    for row, log_sum, at in zip(logits.cpu().numpy(), total, chance.tolist(), strict=True):
+        # sorting the whole vocabulary would take as long as the model does
+        ids = np.flatnonzero(row > row.max() + np.log(_UNLIKELY))
+        share = np.exp(row[ids].astype(np.float64) - log_sum)
+        if share.sum() < top_p:
+            ids = np.flatnonzero(np.isfinite(row))
+            share = np.exp(row[ids].astype(np.float64) - log_sum)
+        order = np.argsort(-share, kind="stable")
+        summed = share[order].cumsum()
+        # the token that reaches top_p is among them
+        size = min(int(np.searchsorted(summed, top_p)) + 1, len(order))
+        taken = int(np.searchsorted(summed[:size], at * summed[size - 1], "right"))
+        found.append(int(ids[order[min(taken, size - 1)]]))
+    return torch.tensor(found, device=logits.device)
 
 
 def _forward(
@@ -239,7 +246,9 @@ def _forward(
     """What leaves the last block at the last of some new tokens, whose keys and values are kept."""
     stop = start + tokens.shape[1]
     positions = torch.arange(start, stop, device=tokens.device)
-    mask = torch.arange(stop, device=tokens.device) <= positions[:, None]
+    mask = None
+    if tokens.shape[1] > 1:  # a single new token sees everything
+        mask = torch.arange(stop, device=tokens.device) <= positions[:, None]
     x = model.W_E[tokens]
     if model.W_pos is not None:
         x = x + model.W_pos[positions]
