@@ -113,7 +113,7 @@ def made_up(coordinates: np.ndarray) -> Recalled:
         template=ones[:, 0], texts=("",) * (n_lists * n),
     )  # fmt: skip
     flat = torch.tensor(coordinates).reshape(n_lists * n, axes)
-    return Recalled(prompts, ones.float(), ones[:, 0], flat, ones.float())
+    return Recalled(prompts, ones.float(), ones[:, 0] == 0, flat, ones.float())
 
 
 def test_coordinate_table():

@@ -1,8 +1,4 @@
-"""How well a model recalls the item of a list that was not mentioned again (chapter 06).
-
-The prompts of one list differ only in what is mentioned again. So the list itself is read once,
-and each prompt continues from its keys and values: less than half of the work of whole passes.
-"""
+"""How well a model recalls the item of a list that was not mentioned again (chapter 06)."""
 
 from __future__ import annotations
 
@@ -12,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
 
-from th_utils import checks, transformer
+from th_utils import checks
 from th_utils.bootstrap import Interval, mean_interval
-from th_utils.engine import from_bridge
 from th_utils.errors import CompanionError
-from th_utils.progress import track
-from th_utils.replay import Attention, Past, Replay
+from th_utils.list_runs import list_runs
 from th_utils.roles import Head
-from th_utils.steering import Axes
+from th_utils.runs import CleanRun
+from th_utils.steering import Axes, coordinates
 from th_utils.tasks.lists import ListPrompts
 
 
@@ -33,7 +27,7 @@ class Recalled:
 
     prompts: ListPrompts
     logits: Float[Tensor, "prompt item"]
-    top: Int[Tensor, " prompt"]  # the token of the whole vocabulary with the largest logit
+    correct: Bool[Tensor, " prompt"]  # the item left out is the top token of the vocabulary
     coordinates: Float[Tensor, "prompt axis"]  # of clean outputs along the axes
     looks: Float[Tensor, "prompt item"]  # the mover's attention to the items' first mentions
 
@@ -41,11 +35,6 @@ class Recalled:
     def length(self) -> int:
         """Items of a list."""
         return self.prompts.length
-
-    @property
-    def correct(self) -> Bool[Tensor, " prompt"]:
-        """The item left out is the top token of the vocabulary."""
-        return self.top == self.prompts.right
 
     @property
     def listed(self) -> Bool[Tensor, " prompt"]:
@@ -57,7 +46,6 @@ class Recalled:
         return per_prompt.double().unflatten(0, (-1, self.length)).cpu().numpy()
 
 
-@torch.no_grad()
 def recall(bridge: Any, prompts: ListPrompts, axes: Axes, mover: Head) -> Recalled:
     """Run list prompts and keep what their end position shows.
 
@@ -72,14 +60,20 @@ def recall(bridge: Any, prompts: ListPrompts, axes: Axes, mover: Head) -> Recall
             have, or a model that replay does not know.
     """
     check_heads(bridge, [mover, *axes.heads])
-    if len(prompts) % prompts.length:
-        raise CompanionError(f"{len(prompts)} prompts are not lists of {prompts.length} items")
-    engine = Replay(from_bridge(bridge))
-    parts = [
-        _recall_list(engine, each, axes, mover)
-        for each in track(prompts.batches(prompts.length), f"lists of {prompts.length}")
-    ]
-    return Recalled(prompts, *(torch.cat(each) for each in zip(*parts, strict=True)))
+    parts = [recalled(bridge, run, axes, mover) for run in list_runs(bridge, prompts)]
+    names = ("logits", "correct", "coordinates", "looks")
+    return Recalled(prompts, *(torch.cat([getattr(p, name) for p in parts]) for name in names))
+
+
+def recalled(bridge: Any, run: CleanRun, axes: Axes, mover: Head) -> Recalled:
+    """What a clean run of list prompts shows at its end."""
+    return Recalled(
+        prompts=run.prompts,
+        logits=run.logits,
+        correct=run.correct,
+        coordinates=coordinates(bridge, run, axes),
+        looks=run.pattern["end"][mover[0]][:, mover[1]].gather(-1, run.prompts.items),
+    )
 
 
 def check_heads(bridge: Any, heads: Sequence[Head]) -> None:
@@ -87,51 +81,6 @@ def check_heads(bridge: Any, heads: Sequence[Head]) -> None:
     for layer, head in heads:
         checks.index("layer", layer, bridge.cfg.n_layers)
         checks.index("head", head, bridge.cfg.n_heads)
-
-
-def _recall_list(
-    engine: Replay, prompts: ListPrompts, axes: Axes, mover: Head
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits of the items, top token, coordinates and attention of the prompts of one list."""
-    model, end, n = engine.model, prompts.positions["end"], len(prompts)
-    tokens = prompts.tokens[:, : int(end.max()) + 1]
-    # the end itself is never shared: it is what the prompts are read at
-    same = (tokens == tokens[:1]).all(0)
-    shared = min(int(same.int().cumprod(0).sum()), int(end.min()))
-    trace = engine.trace(tokens[:1, :shared])
-    # behind the shared positions nothing is looked up
-    rest = (0, 0, 0, 0, 0, tokens.shape[1] - shared)
-    keys, values = (functional.pad(x, rest) for x in (trace.keys, trace.values))
-    base = Past(
-        tokens=tokens,
-        read=end,
-        keys=keys.expand(-1, n, -1, -1, -1),
-        values=values.expand(-1, n, -1, -1, -1),
-        final=trace.final.expand(n, -1),
-    )
-    rows, written, looks = torch.arange(n, device=end.device), {}, []
-
-    def listener(at: int, attention: Attention) -> None:
-        window = attention.z.shape[2]  # one position in the last block
-        where = (end - shared).clamp(max=window - 1)
-        for head in axes.heads:
-            if head[0] == at:
-                z = attention.z[0, rows, where, head[1]]
-                written[head] = z @ engine.W_O(at)[head[1]]
-        if mover[0] == at:
-            pattern = attention.pattern(mover[1])[0, rows, where]
-            looks.append(pattern.gather(-1, prompts.items))
-
-    resid = transformer.embed(model, tokens)[None, :, shared:]
-    final = engine.advance(base, 0, resid, shared, listener=listener, check=False)[0]
-    logits = engine.logits(final)
-    along = [written[head] @ v for head, v in zip(axes.heads, axes.directions, strict=True)]
-    return (
-        logits.gather(-1, prompts.answers),
-        logits.argmax(-1),
-        torch.stack(along, dim=-1),
-        looks[0],
-    )
 
 
 def over_lists(
