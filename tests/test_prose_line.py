@@ -198,3 +198,65 @@ def test_heads():
         "| +0.10 (+0.00 to +0.20) | +0.5 (+0.4 to +0.6) |"
     )
     assert lines[4] == "| all at once |  |  |  |  | +1.30 (+1.20 to +1.40) | +8.4 (+8.3 to +8.5) |"
+
+
+EXCHANGES = {
+    "given": ["one", "all", "one", "all"],
+    "donor": ["a", "a", "b", "b"],
+    "attention value": [0.7, 0.97, 0.01, 0.02],
+    "attention low": [0.6, 0.9, -0.01, 0.0],
+    "attention high": [0.8, 1.05, 0.03, 0.04],
+    "answer value": [0.3, 0.6, 0.05, 0.06],
+    "answer low": [0.2, 0.5, 0.0, 0.01],
+    "answer high": [0.4, 0.7, 0.1, 0.11],
+}
+
+
+def test_exchanges():
+    lines = words.exchanges(EXCHANGES, ["a", "b"]).splitlines()
+    assert len(lines) == 4 and {line.count("|") for line in lines} == {6}
+    assert lines[2] == (
+        "| one | 70% (60% to 80%) | 30% (20% to 40%) | 1% (-1% to 3%) | 5% (0% to 10%) |"
+    )
+    assert lines[3].startswith("| all | 97% (90% to 105%) | 60% (50% to 70%) | 2% (")
+
+
+def test_held_elsewhere():
+    text = words.held_elsewhere(EXCHANGES, "a")
+    assert "from the other order, 60% of the logit difference moves" in text
+    assert text.endswith("The leading component moves 50% of what can be moved there.")
+    other = changed(EXCHANGES, "answer value", 1, 0.4)
+    assert "40% of the logit difference" in words.held_elsewhere(other, "a")
+    assert "moves 75% of what can" in words.held_elsewhere(other, "a")
+    nothing = changed(EXCHANGES, "answer low", 1, -0.1)
+    assert words.held_elsewhere(nothing, "a").endswith("at other positions.")
+
+
+def test_ranges():
+    table = {"factor": [0.5, 2.0]}
+    for name, values in (("full", [0.12, 0.51]), ("query", [0.36, 1.24])):
+        table[f"{name} value"] = values
+        table[f"{name} low"] = [v - 0.05 for v in values]
+        table[f"{name} high"] = [v + 0.05 for v in values]
+        table[f"{name} random"] = [v / 10 for v in values]
+    lines = words.ranges(table).splitlines()
+    assert len(lines) == 4 and {line.count("|") for line in lines} == {6}
+    assert lines[3] == "| 2 | 0.51 (0.46 to 0.56) | 0.05 | 1.24 (1.19 to 1.29) | 0.12 |"
+    assert lines[2].startswith("| 0.5 | 0.12 (0.07 to 0.17) | 0.01 |")
+
+
+COMPONENTS = {
+    "component": [0, 1, 2],
+    "change": [0.4, 1.2, 0.1],
+    "apart": [3.0, 50.0, 8.0],
+    "leading": [False, True, False],
+}
+
+
+def test_components():
+    text = words.components(COMPONENTS, 0.234)
+    assert "is 0.23 times as long" in text and "Of the head's 3 components" in text
+    assert "is number 1, with a change of 1.20 in attention; the largest of another is 0.40" in text
+    assert text.endswith("the two orders lie 50.0 apart, and at most 8.0 on any other")
+    text = words.components(changed(COMPONENTS, "change", 2, 2.5), 1.0)
+    assert "is number 2," in text and "another is 2.50" in text and "1.00 times" in text

@@ -47,7 +47,7 @@ class Preference:
 
 def clean(run: CleanRun, mover: Head) -> Preference:
     """The preference of a clean run, one case."""
-    return _preference(
+    return preference(
         run, run.pattern["end"][mover[0], :, mover[1]][:, None], run.logit_difference[:, None]
     )
 
@@ -63,12 +63,13 @@ def moved(
 ) -> Preference:
     """The preference after `steering.steer`."""
     after: Replayed = steer(bridge, run, axes, values, how=how, watch=[mover])
-    return _preference(run, after.patterns[mover], after.logit_difference)
+    return preference(run, after.patterns[mover], after.logit_difference)
 
 
-def _preference(
+def preference(
     run: CleanRun, pattern: Float[Tensor, "prompt case pos"], logits: Float[Tensor, "prompt case"]
 ) -> Preference:
+    """Patterns of a mover and logit differences (IO - S), by the places of the names."""
     at, abba = run.prompts.positions, run.prompts.abba
     io, s1 = (
         pattern.gather(-1, at[role][:, None, None].expand(-1, pattern.shape[1], 1))[..., 0]
@@ -160,19 +161,31 @@ def controls(
         "head": random_directions(svd, line.head, draws, seed=seed),
         "residual": anywhere / anywhere.norm(dim=-1, keepdim=True),
     }
-    ends = reach * torch.eye(draws).to(direction)
-    values = torch.cat([-ends, ends])[:, None]
-    found = {}
-    for kind, directions in drawn.items():
-        axes = Axes((line.head,) * draws, directions, tuple(f"{kind} {i}" for i in range(draws)))
-        after = moved(bridge, run, axes, values, mover)
-        found[kind] = Control(
-            *(
-                ioi.pair_means(values[:, draws:] - values[:, :draws])
-                for values in (after.attention, after.logits)
-            )
+    return {
+        kind: added(bridge, run, line.head, directions, mover, reach)
+        for kind, directions in drawn.items()
+    }
+
+
+def added(
+    bridge: Any,
+    run: CleanRun,
+    head: Head,
+    directions: Float[Tensor, "draw d_model"],
+    mover: Head,
+    reach: float,
+) -> Control:
+    """Each direction added where the head writes, one at a time, from -reach to reach."""
+    draws = len(directions)
+    axes = Axes((head,) * draws, directions, tuple(map(str, range(draws))))
+    ends = reach * torch.eye(draws).to(directions)
+    after = moved(bridge, run, axes, torch.cat([-ends, ends])[:, None], mover)
+    return Control(
+        *(
+            ioi.pair_means(values[:, draws:] - values[:, :draws])
+            for values in (after.attention, after.logits)
         )
-    return found
+    )
 
 
 def size_of_control(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from th_utils.bootstrap import Interval
@@ -152,6 +153,68 @@ def heads(table: dict[str, list], change: dict[str, list]) -> str:
             f"{_cell(row, 'logits', '+.1f')} |"
         )
     return "\n".join(lines)
+
+
+def exchanges(table: dict[str, list], donors: Sequence[str]) -> str:
+    """What moves when the end position is given more and more of another prompt, as a table."""
+    found = {(row["given"], row["donor"]): row for row in rows(table)}
+    heads = " | ".join(f"{donor}: attention | answer" for donor in donors)
+    lines = [f"| given | {heads} |", "| --- |" + " --- |" * (2 * len(donors))]
+    for given in dict.fromkeys(table["given"]):
+        cells = [
+            _cell(found[given, donor], name, ".0%")
+            for donor in donors
+            for name in ("attention", "answer")
+        ]
+        lines.append(f"| {given} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def held_elsewhere(table: dict[str, list], donor: str) -> str:
+    """How much of the answer the end position holds, and how much of that the line does."""
+    first, *_, everything = (row for row in rows(table) if row["donor"] == donor)
+    part = ""
+    if everything["answer low"] > 0:
+        part = (
+            f" The leading component moves {first['answer value'] / everything['answer value']:.0%}"
+            " of what can be moved there."
+        )
+    return (
+        f"With all that the end position has been written by then from the other order, "
+        f"{everything['answer value']:.0%} of the logit difference moves; what does not is "
+        f"decided by what later blocks read at other positions.{part}"
+    )
+
+
+def ranges(table: dict[str, list]) -> str:
+    """Line and random directions over several ranges, as a table."""
+    lines = [
+        "| end of the sweep, mean coordinates | the line, everything recomputed | random | "
+        "the line, mover's query alone | random |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['factor']:g} | {_cell(row, 'full', '.2f')} | {row['full random']:.2f} | "
+        f"{_cell(row, 'query', '.2f')} | {row['query random']:.2f} |"
+        for row in rows(table)
+    ]
+    return "\n".join(lines)
+
+
+def components(table: dict[str, list], share: float) -> str:
+    """What the head's components could do, and what they are used for; how long the vectors are."""
+    found = sorted(rows(table), key=lambda row: -row["change"])
+    leading = next(row for row in found if row["leading"])
+    others = [row for row in found if not row["leading"]]
+    return (
+        f"The vector at the end of the sweep is {share:.2f} times as long as the residual stream "
+        f"that it is added to. Of the head's {len(found)} components, each added over the same "
+        f"range to the mover's query alone, the leading one is number "
+        f"{1 + found.index(leading)}, with a change of {leading['change']:.2f} in attention; the "
+        f"largest of another is {others[0]['change']:.2f}. What sets the leading one apart more is "
+        f"its use: on it the two orders lie {leading['apart']:.1f} apart, and at most "
+        f"{max(row['apart'] for row in others):.1f} on any other"
+    )
 
 
 def _ends(table: dict[str, list], how: str, quantity: str) -> tuple[float, float]:
