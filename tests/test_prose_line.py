@@ -69,6 +69,13 @@ def test_apart(column, row, value, said):
     assert said in words.apart(changed(SUMMARY, column, row, value))
 
 
+def test_apart_where_nothing_overlaps():
+    table = SUMMARY | {"auc": [1.0] * 3, "side": [1.0] * 3}
+    text = words.apart(table)
+    assert "; it is 1.00 in each of 2 templates, too. 100% of the prompts" in text
+    assert text.endswith("which was not fitted") and "fewest" not in text
+
+
 def test_line_alt():
     text = words.line_alt(SUMMARY, a_line())
     assert "component 7.3.5" in text and "88% lie on" in text

@@ -29,13 +29,21 @@ def apart(table: dict[str, list]) -> str:
     whole, *each = rows(table)
     worst = min(each, key=lambda row: row["auc"])
     side = min(each, key=lambda row: row["side"])
+    lowest = (
+        f"the lowest of a template is {worst['auc']:.2f} (template {worst['template']}, "
+        f"{worst['pairs']} pairs)"
+        if worst["auc"] < 1
+        else f"it is {worst['auc']:.2f} in each of {len(each)} templates, too"
+    )
+    fewest = (
+        f", and {side['side']:.0%} in the template where fewest do (template {side['template']})"
+        if side["side"] < 1
+        else ""
+    )
     return (
         f"Over {whole['pairs']} held-out pairs of prompts the area under the curve is "
-        f"{_ranged(whole, 'auc', '.2f')}; the lowest of a template is {worst['auc']:.2f} "
-        f"(template {worst['template']}, {worst['pairs']} pairs). "
-        f"{whole['side']:.0%} of the prompts lie on their order's side of the origin (the origin "
-        f"was not fitted), and {side['side']:.0%} in the template where fewest do "
-        f"(template {side['template']})"
+        f"{_ranged(whole, 'auc', '.2f')}; {lowest}. {whole['side']:.0%} of the prompts lie on "
+        f"their order's side of the origin, which was not fitted{fewest}"
     )
 
 
