@@ -1,0 +1,150 @@
+"""Sentences of chapter 08 say what their tables say: other numbers, other words."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from th_utils.bootstrap import Interval
+from th_utils.prose import wild as words
+from th_utils.sightings import PROPERTIES, Sighting
+from th_utils.tasks.text import Text
+from th_utils.wild import Seen
+
+
+def changed(table: dict, column: str, row: int, value) -> dict:
+    other = copy.deepcopy(table)
+    other[column][row] = value
+    return other
+
+
+def some_sighting(n: int = 4, length: int = 51) -> Sighting:
+    tokens = torch.arange(n * length).view(n, length)
+    pieces = tuple(tuple(f" w{x}" for x in row) for row in tokens.tolist())
+    coordinate = torch.zeros(n, length)
+    coordinate[0, 7], coordinate[0, 8], coordinate[2, 9] = 9.0, -8.0, 7.0
+    zero = torch.zeros(n, length)
+    seen = Seen(coordinate, zero.long(), zero, zero + 0.25, zero, zero, zero[None])
+    strings, opening = tuple("".join(row) for row in pieces), torch.ones(n).int()
+    return Sighting("of ours", Text(tokens, strings, ("a",) * n, pieces, opening), seen)
+
+
+def test_component():
+    text = words.component((4, 2), 13, (7, 1))
+    assert "component 13 of head 4.2" in text and "main mover 7.1" in text
+
+
+def test_texts():
+    again = np.zeros((4, 51))
+    again[1, :17] = 1
+    text = words.texts([some_sighting()], [again])
+    assert text.startswith("- of ours: 4 texts of 51 tokens; 8.3% of the tokens end a run of four")
+    assert "33% in the most repetitive one; 0% are a token" in text
+
+
+def test_coordinates():
+    activity = np.linspace(0, 10, 101).reshape(1, 101)
+    assert words.coordinates(activity, 27.86) == (
+        "On the median prompt of the task the coordinate is 27.9 away from the origin. In text the "
+        "median position is 5.0 away, the most active hundredth begins at 9.9, and the farthest "
+        "position is at 10.0"
+    )
+
+
+def where() -> dict:
+    rows = [(s, p, a) for s in ("of ours", "of others") for p in PROPERTIES.values()
+            for a in ("all", "tenth", "hundredth")]  # fmt: skip
+    table = {
+        name: [row[i] for row in rows] for i, name in enumerate(("source", "property", "among"))
+    }
+    return table | {"share": [0.01 * i for i in range(len(rows))]}
+
+
+def test_where_and_repetition():
+    assert words.where(where(), "repetition", "of others") == (
+        "In text of others a position looks at a token said before in 15% of all cases, in 16% of "
+        "the most active tenth and in 17% of the most active hundredth"
+    )
+    text = words.repetition(where(), ["of ours", "of others"])
+    assert "0% of all cases, in 1%" in text and "15% of all cases" in text
+    assert "looks at the first token in 6% of all cases" in text
+    assert "in 88% of all cases" in words.repetition(
+        changed(where(), "share", 0, 0.88), ["of ours"]
+    )
+
+
+@pytest.mark.parametrize(
+    "ends, said",
+    [((1.4, 0.2, 3.96), "has 1.4 times the share of all positions (95% interval 0.2 to 4.0)"),
+     ((2.0, 1.5, 2.5), "has 2.0 times the share of all positions (95% interval 1.5 to 2.5)")],
+)  # fmt: skip
+def test_lists(ends, said):
+    text = words.lists(where(), {"strict": Interval(*ends)}, "of ours")
+    assert said in text and "in an enumeration in 9% of all cases" in text
+
+
+def test_kinds():
+    table = {"kind": ["all", "story", "news"], "texts": [9, 5, 4], "active": [0.01, 0.032, 0.0]}
+    assert words.kinds(table) == (
+        "Share of active positions by kind of text: story 3.2%, news 0.0% (4 texts or more of each "
+        "kind)"
+    )
+    assert "news 7.0%" in words.kinds(changed(table, "active", 2, 0.07))
+
+
+def test_concentration():
+    assert words.concentration(some_sighting()) == (
+        "The most active hundredth is 2 positions, in 1 of 4 texts; 2 of them are in one"
+    )
+
+
+REMOVAL = {"component rise": [-0.0001, 0.1, 0.0244], "random rise": [0.0, 0.2, -0.002]}
+
+
+@pytest.mark.parametrize(
+    "column, row, value, said",
+    [
+        ("component rise", 2, -0.5, "rises by -0.500 on average"),
+        ("component rise", 0, 0.0123, "changes it by +0.0123"),
+        ("random rise", 2, 0.031, "by +0.031 when equally long"),
+    ],
+)
+def test_removal(column, row, value, said):
+    text = words.removal(REMOVAL)
+    assert said not in text and "rises by +0.024 on average" in text
+    assert said in words.removal(changed(REMOVAL, column, row, value))
+
+
+def test_readings():
+    sighting = some_sighting()
+    text = words.readings(sighting, Interval(0.96, 0.57, 1.0), (0.53, 0.99))
+    assert "rises on 53% of the prompts, and to all mentions of the name on 99%" in text
+    assert "96% of the most active positions (95% interval 57% to 100%)" in text
+    assert "the one position 0.25 of its attention" in text
+    other = replace(sighting, seen=replace(sighting.seen, reader=sighting.seen.reader * 3))
+    assert "0.75 of its" in words.readings(other, Interval(0.96, 0.57, 1.0), (0.53, 0.99))
+
+
+EXAMPLES = {
+    "example": [0, 0, 0, 1, 1],
+    "text": [" fox", " ran", "\n", " a", "`b"],
+    "mark": ["looked", "", "active", "", "active"],
+    "coordinate": [0.1, 0.2, -8.04, 0.3, 5.0],
+}
+
+
+def test_examples():
+    common = ([(" and", 3), ("\n", 2)], [(" fox", 4), ("`", 1)])
+    assert words.examples(EXAMPLES, common) == (
+        "Shown are the 2 texts in which the component goes farthest. Among all of the most active "
+        "hundredth, the commonest tokens are `and` (3), a line end (2), the commonest tokens that "
+        "the head looks at from there `fox` (4), `` ` `` (1)"
+    )
+    assert words.examples_alt(EXAMPLES) == (
+        "Texts with tokens coloured by the component's coordinate: at a line end it is -8.0 and "
+        "the head looks at fox; at `b it is +5.0 and the head looks at `b."
+    )

@@ -1,0 +1,178 @@
+"""Sentences of chapter 08."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from th_utils.bootstrap import Interval
+from th_utils.roles import Head, label
+from th_utils.sightings import PROPERTIES, Sighting
+
+
+def component(sender: Head, index: int, mover: Head) -> str:
+    """Which component is followed, and which head reads it."""
+    return (
+        f"On this edition it is component {index} of head {label(sender)}, the strongest "
+        f"inhibition head before the main mover {label(mover)}, chosen on the half *find* of the "
+        "task."
+    )
+
+
+def texts(sightings: Sequence[Sighting], repeated: Sequence[Float[np.ndarray, "text pos"]]) -> str:
+    """How much text there is, and how repetitive it is."""
+    parts = []
+    for sighting, again in zip(sightings, repeated, strict=True):
+        n, length = sighting.text.tokens.shape
+        per_text = again.mean(axis=1)
+        parts.append(
+            f"{sighting.name}: {n} texts of {length} tokens; {again.mean():.1%} of the tokens end "
+            "a run of four that stood before in the same text, "
+            f"{per_text.max():.0%} in the most repetitive one; "
+            f"{sighting.properties['said again'].mean():.0%} are a token that had occurred before"
+        )
+    return "\n".join(f"- {part}" for part in parts)
+
+
+def coordinates(activity: Float[np.ndarray, "text pos"], level: float) -> str:
+    """How far from the origin the component gets in text, and in the task."""
+    middle = float(np.median(activity))
+    edge = float(np.quantile(activity, 0.99))
+    return (
+        f"On the median prompt of the task the coordinate is {level:.1f} away from the origin. In "
+        f"text the median position is {middle:.1f} away, the most active hundredth begins at "
+        f"{edge:.1f}, and the farthest position is at {activity.max():.1f}"
+    )
+
+
+def where(table: dict[str, list], kind: str, source: str) -> str:
+    """Share of positions with one property, among all and among the most active."""
+    name = PROPERTIES[kind].replace("\n", " ")
+
+    def share(among: str) -> float:
+        rows = zip(table["source"], table["property"], table["among"], strict=True)
+        at = list(rows).index((source, PROPERTIES[kind], among))
+        return table["share"][at]
+
+    return (
+        f"In text {source} a position {name} in {share('all'):.0%} of all cases, in "
+        f"{share('tenth'):.0%} of the most active tenth and in {share('hundredth'):.0%} of the "
+        "most active hundredth"
+    )
+
+
+def repetition(table: dict[str, list], sources: Sequence[str]) -> str:
+    """Where the component is active: what the head looks at, by source of text."""
+    first = [where(table, "repetition", source) for source in sources]
+    sink = where(table, "first", sources[0])
+    return ". ".join(first) + f". {sink}."
+
+
+def lists(table: dict[str, list], lifts: dict[str, Interval], source: str) -> str:
+    """Whether the component is active in enumerations, by both rules."""
+    strict = lifts["strict"]
+    return (
+        f"{where(table, 'enumeration', source)}. By the stricter rule the most active hundredth "
+        f"has {strict.value:.1f} times the share of all positions (95% interval "
+        f"{strict.low:.1f} to {strict.high:.1f})."
+    )
+
+
+def kinds(table: dict[str, list]) -> str:
+    """Share of active positions in every kind of text."""
+    rows = [i for i, name in enumerate(table["kind"]) if name != "all"]
+    shares = ", ".join(f"{table['kind'][i]} {table['active'][i]:.1%}" for i in rows)
+    few = min(table["texts"][i] for i in rows)
+    return f"Share of active positions by kind of text: {shares} ({few} texts or more of each kind)"
+
+
+def concentration(sighting: Sighting) -> str:
+    """How many positions the most active hundredth is, and how they spread over texts."""
+    per_text = sighting.most_active.sum(axis=1)
+    return (
+        f"The most active hundredth is {per_text.sum()} positions, in {(per_text > 0).sum()} of "
+        f"{len(per_text)} texts; {per_text.max()} of them are in one"
+    )
+
+
+def removal(table: dict[str, list]) -> str:
+    """What the removal does where the component is most active, and where it is least."""
+    return (
+        "At the most active hundredth of the positions the mover's attention to what the head "
+        f"looks at rises by {table['component rise'][-1]:+.3f} on average when the component "
+        f"leaves its query, and by {table['random rise'][-1]:+.3f} when equally long random "
+        "vectors do; in the less active half of the positions the component changes it by "
+        f"{table['component rise'][0]:+.4f}"
+    )
+
+
+def readings(
+    sighting: Sighting,
+    mentions: Interval,
+    task: tuple[float, float],
+) -> str:
+    """The same count with attention to every mention of the token, and both in the task.
+
+    Args:
+        sighting: of the texts.
+        mentions: share of the most active positions at which the attention to all mentions of the
+            token rises.
+        task: share of the task's prompts at which the attention rises, to the position looked at
+            and to all mentions of its token.
+    """
+    top = sighting.most_active
+    before = np.asarray(sighting.seen.reader[:, 1:])[top].mean()
+    return (
+        "*Exploratory, after the claim was fixed.* The statistic follows the one position that the "
+        "head looks at most. In the task itself that is the second mention of a name, while the "
+        "mover looks at the first: there the attention to this position rises on "
+        f"{task[0]:.0%} of the prompts, and to all mentions of the name on {task[1]:.0%}. In text, "
+        "counted over all mentions of the token looked at, it rises at "
+        f"{mentions.value:.0%} of the most active positions (95% interval {mentions.low:.0%} to "
+        f"{mentions.high:.0%}). The mover gives the one position {before:.2f} of its attention on "
+        "average with the component in place."
+    )
+
+
+def examples(table: dict[str, list], common: tuple[list, list]) -> str:
+    """What the most active positions look like, counted."""
+    here, there = (
+        ", ".join(f"{quoted(token)} ({count})" for token, count in listed) for listed in common
+    )
+    n = len(set(table["example"]))
+    return (
+        f"Shown are the {n} texts in which the component goes farthest. Among all of the most "
+        f"active hundredth, the commonest tokens are {here}, the commonest tokens that the head "
+        f"looks at from there {there}"
+    )
+
+
+def examples_alt(table: dict[str, list]) -> str:
+    """What the examples show, for who cannot see them."""
+    parts = []
+    for example in dict.fromkeys(table["example"]):
+        at = [i for i, e in enumerate(table["example"]) if e == example]
+        marked = {table["mark"][i]: i for i in at}
+        looked = marked.get("looked", marked["active"])
+        parts.append(
+            f"at {quoted(table['text'][marked['active']], '')} it is "
+            f"{table['coordinate'][marked['active']]:+.1f} and the head looks at "
+            f"{quoted(table['text'][looked], '')}"
+        )
+    return "Texts with tokens coloured by the component's coordinate: " + "; ".join(parts) + "."
+
+
+def quoted(token: str, mark: str = "`") -> str:
+    """A token in a sentence.
+
+    >>> quoted(" fox"), quoted("\\n"), quoted(" ")
+    ('`fox`', 'a line end', 'a space')
+    """
+    bare = token.strip()
+    if not bare:
+        return "a line end" if "\n" in token else "a space"
+    if mark and "`" in bare:
+        return f"`` {bare} ``"
+    return f"{mark}{bare}{mark}"
