@@ -23,6 +23,8 @@ from th_utils.runs import CleanRun
 from th_utils.tasks.lists import ListPrompts
 from th_utils.transformer import Block, Norm, Transformer
 
+BATCH = 40  # prompts that are run at once
+
 
 def list_run(bridge: Any, prompts: ListPrompts) -> CleanRun:
     """What `runs.clean_run` keeps of list prompts, the end's attention among it.
@@ -42,22 +44,24 @@ def list_run(bridge: Any, prompts: ListPrompts) -> CleanRun:
 
 @torch.no_grad()
 def list_runs(bridge: Any, prompts: ListPrompts) -> Iterator[CleanRun]:
-    """The same list by list, for measurements that need not keep all of them."""
+    """The same in batches of whole lists, for measurements that need not keep all of them."""
     if len(prompts) % prompts.length:
         raise CompanionError(f"{len(prompts)} prompts are not lists of {prompts.length} items")
     engine = Replay(from_bridge(bridge))
-    for each in track(prompts.batches(prompts.length), f"lists of {prompts.length}"):
+    size = max(1, BATCH // prompts.length) * prompts.length
+    for each in track(prompts.batches(size), f"batches of lists of {prompts.length}"):
         yield _run(engine, each)
 
 
 def _run(engine: Replay, prompts: ListPrompts) -> CleanRun:
-    """The prompts of one list."""
+    """The prompts of a few lists; as much is shared as in the list that shares least."""
     model, n, end = engine.model, len(prompts), prompts.positions["end"]
     tokens = prompts.tokens[:, : int(end.max()) + 1]
-    same = (tokens == tokens[:1]).all(0)
+    first = tokens[:: prompts.length]
+    same = (tokens == first.repeat_interleave(prompts.length, 0)).all(0)
     # the end itself is never shared: it is what the prompts are read at
     shared = min(int(same.int().cumprod(0).sum()), int(end.min()))
-    past = engine.trace(tokens[:1, :shared])
+    past = engine.trace(first[:, :shared])
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     mask = positions <= positions[shared:, None]
     rows, at = torch.arange(n, device=tokens.device), end - shared
@@ -72,7 +76,7 @@ def _run(engine: Replay, prompts: ListPrompts) -> CleanRun:
         query = transformer.project(normed, block.W_Q, block.b_Q)
         turned = transformer.rotated(model, query, positions[shared:])
         keys, values = (
-            torch.cat([before[layer].expand(n, -1, -1, -1), new], dim=1)
+            torch.cat([before[layer].repeat_interleave(prompts.length, 0), new], dim=1)
             for before, new in (
                 (past.keys, _keys(model, block, normed, positions[shared:])),
                 (past.values, transformer.project(normed, block.W_V, block.b_V)),
