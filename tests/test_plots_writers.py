@@ -1,0 +1,168 @@
+"""Figures of chapter 05: pictures to compare with, and what has to be in them."""
+
+from __future__ import annotations
+
+import itertools
+
+import matplotlib.text
+import numpy as np
+import pytest
+
+from th_utils import figures
+from th_utils.plots import writers
+from th_utils.results import Results
+
+COMPONENTS = 64
+LEVEL = 1 / 24
+
+
+def panels(kind: str = "V", *, measured: bool = True, pairs: int = 3) -> Results:
+    rng = np.random.default_rng(0)
+    names = ("writer", "reader", "component", "composition", "facing", "picked", "effect",
+             "random_low", "random_high")  # fmt: skip
+    columns: dict = {name: [] for name in names}
+    for p in range(pairs):
+        score = 0.04 + 0.06 * rng.random(COMPONENTS)
+        effect = 0.002 * rng.normal(size=COMPONENTS)
+        score[3 + p], effect[3 + p], effect[7] = 0.13, 0.05, 0.03
+        for k in range(COMPONENTS):
+            row = (f"1{p}.{p}", "20.3", k, score[k],
+                   abs(rng.normal()) * 0.08 if kind == "V" else None,
+                   measured and k in (7, 3 + p), effect[k] if measured else None,
+                   -0.004 if measured else None, 0.01 if measured else None)  # fmt: skip
+            for name, value in zip(names, row, strict=True):
+                columns[name].append(value)
+    return Results(columns, dict(kind=kind, random_level=LEVEL))
+
+
+def width(kinds: str = "QVK") -> Results:
+    columns: dict = {n: [] for n in ("kind", "order", "components", "share", "low", "high")}
+    orders = {"by effect": 0.3, "by score": 0.6, "at random": 2.0}
+    curves = [(kind, order, power) for kind in kinds for order, power in orders.items()]
+    if "K" in kinds:
+        curves.append(("K", "by effect, score", 0.9))
+    for kind, order, power in curves:
+        for n in range(1, COMPONENTS + 1):
+            share = (n / COMPONENTS) ** power
+            row = (kind, order, n, share, share - 0.03, share + 0.03)
+            for name, value in zip(columns, row, strict=True):
+                columns[name].append(value)
+    return Results(columns)
+
+
+def everyone() -> Results:
+    names = ("kind", "reader", "name", "role", "mean", "low", "high", "rank", "of")
+    roles = ["other", "induction", "previous-token", "duplicate-token", "inhibition"]
+    rows = [
+        (kind, reader, f"MLP {n}" if n % 3 == 0 else f"{n + 8}.{n}",
+         roles[n % 5 if n % 3 else 0], scale * (-0.8) ** n, scale * (-0.8) ** n - 0.04,
+         scale * (-0.8) ** n + 0.04, n + 1, 200)
+        for kind, reader, scale in (("V", "20.3", 0.6), ("K", "18.6", -1.4))
+        for n in range(12)
+    ]  # fmt: skip
+    return Results({name: [row[i] for row in rows] for i, name in enumerate(names)})
+
+
+DRAWINGS = {
+    "value-panels": lambda: writers.panels(panels()),
+    "key-panels": lambda: writers.panels(panels("K", pairs=4)),
+    "weight-panels": lambda: writers.panels(panels(measured=False)),
+    "width": lambda: writers.width(width()),
+    "width-one": lambda: writers.width(width("V")),
+    "everyone": lambda: writers.everyone(everyone()),
+}
+
+
+def picture(name: str):
+    @pytest.mark.mpl_image_compare(
+        filename=f"plot-writers-{name}.png",
+        baseline_dir="baseline",
+        style=figures.STYLE,
+        tolerance=2,
+        savefig_kwargs={"dpi": 60},
+    )
+    def test():
+        return DRAWINGS[name]()
+
+    return test
+
+
+for _name in DRAWINGS:
+    globals()[f"test_{_name.replace('-', '_')}_picture"] = picture(_name)
+
+
+@pytest.fixture(scope="module", params=DRAWINGS)
+def drawing(request):
+    with figures.style():  # as a chapter draws
+        figure = DRAWINGS[request.param]()
+        figure.draw_without_rendering()
+        found = []
+        for axes in figure.axes:
+            inner = [*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
+            found += [t for t in inner if t.get_text().strip()]
+        boxes = [(t, matplotlib.text.Text.get_window_extent(t)) for t in found]
+        return figure, boxes
+
+
+def test_texts_are_large_enough(drawing):
+    assert min(text.get_fontsize() for text, _ in drawing[1]) >= 8
+
+
+def test_texts_lie_inside_the_figure(drawing):
+    page = drawing[0].bbox
+    for text, box in drawing[1]:
+        inside = page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1
+        assert inside and page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, text.get_text()
+
+
+def test_texts_do_not_lie_on_each_other(drawing):
+    for (one, a), (other, b) in itertools.combinations(drawing[1], 2):
+        wide = min(a.x1, b.x1) - max(a.x0, b.x0)
+        high = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert not (wide > 1 and high > 3), f"{one.get_text()!r} lies on {other.get_text()!r}"
+
+
+def test_chosen_components_are_coloured_and_named():
+    table = panels()
+    figure = writers.panels(table)
+    colour = figures.PALETTE["duplicate-token"].lower()
+    for j, axes in enumerate(figure.axes[:3]):
+        bars = [bar for bar in axes.patches if bar.get_width() < 1]
+        assert len(bars) == COMPONENTS
+        tinted = [k for k, bar in enumerate(bars)
+                  if figures.ink(bar.get_facecolor()[:3], contrast=1) == colour]  # fmt: skip
+        assert tinted == sorted([3 + j, 7])
+        assert [text.get_text() for text in axes.texts] == [f"1{j}.{j}.{3 + j}"]
+        assert bars[3 + j].get_height() == pytest.approx(5.0), "in per cent"
+
+
+def test_weights_alone_have_one_row_with_the_two_highest_in_colour():
+    figure = writers.panels(panels("K", measured=False))
+    assert len(figure.axes) == 3
+    colour = figures.PALETTE["previous-token"].lower()
+    for j, axes in enumerate(figure.axes):
+        heights = np.array([bar.get_height() for bar in axes.patches])
+        tinted = [k for k, bar in enumerate(axes.patches)
+                  if figures.ink(bar.get_facecolor()[:3], contrast=1) == colour]  # fmt: skip
+        assert tinted == sorted(np.argsort(-heights)[:2]) and 3 + j in tinted
+
+
+def test_curves_are_drawn_in_per_cent():
+    figure = writers.width(width())
+    for axes, lines in zip(figure.axes, (3, 3, 4), strict=True):
+        curves = [line for line in axes.lines if len(line.get_xdata()) == COMPONENTS]
+        assert len(curves) == lines
+        for line in curves:
+            assert line.get_ydata()[-1] == pytest.approx(100)
+    names = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert len(names[0]) == 3 and names[1] == [] and names[2] == ["the same, before the softmax"]
+
+
+def test_roles_are_said_where_there_are_any():
+    table = everyone()
+    for axes, kind in zip(writers.everyone(table).axes, "VK", strict=True):
+        at = [i for i, k in enumerate(table.columns["kind"]) if k == kind]
+        said = [text.get_text() for text in axes.texts]
+        assert said == [r for r in (table.columns["role"][i] for i in at) if r != "other"]
+        widths = [bar.get_width() for bar in axes.patches]
+        assert widths == pytest.approx([100 * table.columns["mean"][i] for i in at])
