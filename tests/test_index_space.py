@@ -10,7 +10,7 @@ from th_utils import index_space, models
 from th_utils.errors import CompanionError
 from th_utils.index_space import Selection
 from th_utils.patching import ComponentEdit, run_edited
-from th_utils.recall import Recalled, recall
+from th_utils.recall import Recalled, recall, recalled
 from th_utils.runs import clean_run
 from th_utils.steering import Axes, component_axes
 from th_utils.svd import ov_svd
@@ -200,6 +200,9 @@ def test_select_tries_elsewhere_what_was_chosen(bridge, axes, halves):
         for looked, hits in ((searched, found.found), (tried, found.reported)):
             right = (looked[point].argmax(-1) == place).double().unflatten(0, (-1, 3)).mean(1)
             np.testing.assert_allclose(hits[:, place], right.numpy())
+        anywhere = (searched.argmax(-1) == place).any(0).double().mean()
+        assert found.reached[place] == pytest.approx(float(anywhere))
+        assert found.reached[place] >= found.found[:, place].mean()
         assert found.attention[place] == pytest.approx(
             float(tried[point, :, place].mean()), abs=1e-5
         )
@@ -238,16 +241,20 @@ def test_points_are_tried_on_lists_of_the_same_length(bridge, axes, halves):
         index_space.select(bridge, halves[0], other, axes, torch.ones(2), 4, MOVER)
 
 
-def test_nothing_set(bridge, halves):
+def test_nothing_set(bridge, axes, halves):
     run = halves[1]
-    hits = index_space.clean_hits(run, MOVER)
+    hits = index_space.clean_hits(recalled(bridge, run, axes, MOVER))
     assert hits.shape == (3, 3)
     np.testing.assert_allclose(hits.sum(1), 1)
     rows = torch.arange(9)
     pattern = run.pattern["end"][MOVER[0], rows, MOVER[1]]
-    first = torch.stack([pattern[rows, run.prompts.items[:, k]] for k in range(3)], 1).argmax(1)
-    expected = np.bincount(first.numpy(), minlength=3) / 9
+    first = torch.stack([pattern[rows, run.prompts.items[:, k]] for k in range(3)], 1)
+    first = first.argmax(1).numpy()
+    expected = np.bincount(first, minlength=3) / 9
     np.testing.assert_allclose(hits.mean(0), expected)
+    found = index_space.looks_at_target(recalled(bridge, run, axes, MOVER))
+    right = (first == run.prompts.target.numpy()).reshape(3, 3).mean(1)
+    np.testing.assert_allclose(found, right)
 
 
 # --- what the claims ask, of made-up selections
@@ -266,6 +273,7 @@ def selection(found, reported, dimensions=2, chosen=None) -> Selection:
         found=found,
         reported=reported,
         attention=np.zeros(n),
+        reached=np.ones(n),
     )
 
 
@@ -304,7 +312,9 @@ def test_point_table():
     assert list(table) == ["length", "axis 1", "axis 2", "axis 3", "item", "share", "chosen"]
     assert table["axis 2"] == [1.0, 4.0, 7.0, 10.0, 13.0, 16.0]
     assert table["item"][:2] == [1, 2] and table["share"][:3] == [1.0, 1.0, 0.0]
-    assert table["chosen"] == [2, None, None, None, 1, None] and table["length"] == [2] * 6
+    assert table["chosen"] == ["2", "", "", "", "1", ""] and table["length"] == [2] * 6
+    table = index_space.point_table(selection(HALF, HALF, 3, chosen=[1, 1]))
+    assert table["chosen"] == ["", "1, 2", "", "", "", ""]
 
 
 def test_dimension_table():
@@ -320,6 +330,16 @@ def test_dimension_table():
     assert table["points"] == [0, 6, 6, 6]
     plain = index_space.dimension_table([one], [], clean, seed=0)
     assert plain["what"] == ["nothing set", "1 coordinate"]
+
+
+def test_length_table():
+    made = [selection(GOOD, GOOD), selection(np.eye(3), [[1.0, 1, 1], [0.5, 1, 0]])]
+    own = [np.array([1.0, 0.5]), np.array([0.0, 0.0])]
+    table = index_space.length_table(made, own, seed=0)
+    assert table["length"] == [2, 3] and table["chance"] == pytest.approx([1 / 2, 1 / 3])
+    assert table["selected mean"] == pytest.approx([0.9, 0.75])
+    assert (table["selected low"][1], table["selected high"][1]) == (0.5, 1.0)
+    assert table["itself mean"] == pytest.approx([0.75, 0.0]) and table["itself low"][0] == 0.5
 
 
 def test_natural_extent_of_a_model(bridge, axes):

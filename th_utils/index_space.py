@@ -177,6 +177,7 @@ class Selection:
     found: Float[np.ndarray, "list item"]  # share of prompts selected, where it was chosen
     reported: Float[np.ndarray, "list2 item"]  # and on the other half
     attention: Float[np.ndarray, " item"]  # the mover's, to the item selected, other half
+    reached: Float[np.ndarray, " item"]  # share of prompts searched on that some point selects
 
     @property
     def dimensions(self) -> int:
@@ -215,7 +216,7 @@ def select(
     chosen, shares = choose(searched)
     tried = looks(bridge, reported_on, axes, placed[chosen], mover)
     n = lengths[0]
-    by_place = torch.arange(n, device=tried.device)
+    by_place, most = torch.arange(n, device=tried.device), searched.argmax(-1)
     return Selection(
         axes=axes,
         points=placed,
@@ -224,6 +225,7 @@ def select(
         found=_hits(searched[chosen]),
         reported=_hits(tried),
         attention=tried[by_place, :, by_place].mean(1).double().cpu().numpy(),
+        reached=np.array([float((most == k).any(0).double().mean()) for k in range(n)]),
     )
 
 
@@ -317,25 +319,25 @@ def _share_of(part: float, whole: float, otherwise: float) -> float:
 # --- tables
 
 
-def point_table(selection: Selection, names: Sequence[str] | None = None) -> dict[str, list]:
+def point_table(selection: Selection) -> dict[str, list]:
     """Every grid point, and which place the mover looks at most there.
 
     Returns:
         Columns: length (of the lists), axis 1, axis 2, ... (coordinates), item (looked at most in
         the largest share of prompts, from 1), share (of the prompts searched on), chosen (the
-        place that the point was chosen for, None for most).
+        places that the point was chosen for, such as "3, 4"; empty for most).
     """
     n = selection.shares.shape[1]
     best = selection.shares.max(-1)
-    places: dict[int, int] = {}
+    places: dict[int, list[str]] = {}
     for place, point in enumerate(selection.chosen.tolist()):
-        places.setdefault(point, place + 1)
+        places.setdefault(point, []).append(str(place + 1))
     table: dict[str, list] = {"length": [n] * len(selection.points)}
     for axis in range(selection.dimensions):
         table[f"axis {axis + 1}"] = selection.points[:, axis].tolist()
     table["item"] = (best.indices + 1).tolist()
     table["share"] = best.values.tolist()
-    table["chosen"] = [places.get(point) for point in range(len(selection.points))]
+    table["chosen"] = [", ".join(places.get(point, [])) for point in range(len(selection.points))]
     return table
 
 
@@ -378,9 +380,39 @@ def dimension_table(
     return table
 
 
-def clean_hits(run: CleanRun, mover: Head) -> Float[np.ndarray, "list item"]:
+def length_table(
+    selections: Sequence[Selection], on_target: Sequence[Float[np.ndarray, " list"]], *, seed: int
+) -> dict[str, list]:
+    """The same search on lists of several lengths, and what the mover does of itself.
+
+    Args:
+        selections: one for each length.
+        on_target: for each length, share of each list's prompts in which the mover looks most at
+            the item left out when nothing is set.
+        seed: of the bootstrap.
+
+    Returns:
+        Columns: length, chance, and mean, low, high (95%, over lists) of the share of places
+        selected on the other half ("selected mean", ...) and of the prompts in which the mover
+        looks at the item left out of itself ("itself mean", ...).
+    """
+    lengths = [s.reported.shape[1] for s in selections]
+    table: dict[str, list] = {"length": lengths, "chance": [1 / n for n in lengths]}
+    for name, intervals in (
+        ("selected", [share(s, seed=seed) for s in selections]),
+        ("itself", [mean_interval(hits, seed=seed) for hits in on_target]),
+    ):
+        for i, end in enumerate(("mean", "low", "high")):
+            table[f"{name} {end}"] = [interval[i] for interval in intervals]
+    return table
+
+
+def looks_at_target(run: Recalled) -> Float[np.ndarray, " list"]:
+    """Share of each list's prompts in which the mover looks most at the item left out."""
+    return run.lists(run.looks.argmax(-1) == run.prompts.target).mean(1)
+
+
+def clean_hits(run: Recalled) -> Float[np.ndarray, "list item"]:
     """Share of each list's prompts in which the mover looks at a place most, nothing set."""
-    looked = run.pattern["end"][mover[0]][:, mover[1]].gather(-1, run.prompts.items)
-    n = run.prompts.length
-    each = looked.argmax(-1)[:, None] == torch.arange(n, device=looked.device)
-    return each.double().unflatten(0, (-1, n)).mean(1).cpu().numpy()
+    each = run.looks.argmax(-1)[:, None] == torch.arange(run.length, device=run.looks.device)
+    return run.lists(each).mean(1)

@@ -206,3 +206,26 @@ def cost_of_shuffling(
 
 def _table(names: Sequence[str], rows: Sequence[tuple]) -> dict[str, list]:
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def category_table(runs: Sequence[tuple[str, Recalled]], *, seed: int) -> dict[str, list]:
+    """Accuracy over the full vocabulary for lists of nouns of one category.
+
+    Returns:
+        Columns: category, length, mean, low, high (95%, over lists).
+    """
+    rows = [
+        (category, run.length, *mean_interval(run.lists(run.correct).mean(1), seed=seed))
+        for category, run in runs
+    ]
+    return _table(("category", "length", "mean", "low", "high"), rows)
+
+
+def number_of_lists(length: int, prompts: int) -> int:
+    """Lists of a length that make about so many prompts: as many of each of the four templates.
+
+    >>> number_of_lists(3, 48), number_of_lists(10, 48), number_of_lists(20, 8)
+    (16, 4, 4)
+    """
+    templates = 4  # of each half
+    return templates * max(1, round(prompts / (templates * length)))
