@@ -167,9 +167,20 @@ def test_size_of_control():
     assert share.value == pytest.approx((2 + 3) / 2 / 5)
     assert share.low <= share.value <= share.high
     # draws that go up and down on different prompts do nothing in the mean
-    assert line_steering.size_of_control(
-        np.array([[1.0], [-1.0]]), np.ones(2), seed=0
-    ).value == pytest.approx(0)
+    nothing = line_steering.size_of_control(np.array([[1.0], [-1.0]]), np.ones(2), seed=0)
+    assert nothing.value == pytest.approx(0)
+
+
+def test_interval_of_the_control_covers_pairs_and_draws():
+    rng, ones = np.random.default_rng(0), np.ones(40)
+    pairs, draws = rng.normal(2, 1, (40, 1)), rng.normal(2, 1, (1, 20))
+    for values, n in ((pairs.repeat(20, 1), 40), (draws.repeat(40, 0), 20)):
+        found = line_steering.size_of_control(values, ones, seed=1)
+        assert found.value == pytest.approx(np.abs(values.mean(0)).mean())
+        sizes = np.abs(draws[0]) if n == 20 else pairs[:, 0]
+        error = sizes.std() / n**0.5
+        assert (found.high - found.low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.15)
+    assert line_steering.size_of_control(np.ones((3, 2)), np.full(3, 4.0), seed=0) == (0.25,) * 3
 
 
 def test_change_table(bridge, svd, run, found, swept):

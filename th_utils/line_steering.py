@@ -189,15 +189,26 @@ def added(
 
 
 def size_of_control(
-    control: Float[np.ndarray, "pair draw"], line: Float[np.ndarray, " pair"], *, seed: int
+    control: Float[np.ndarray, "pair draw"],
+    line: Float[np.ndarray, " pair"],
+    *,
+    seed: int,
+    n_boot: int = 2000,
 ) -> Interval:
-    """Mean over draws of the size of their mean change, as a share of the line's mean change."""
-    return bootstrap(
-        lambda c, x: np.abs(c.mean(axis=1)).mean(axis=-1) / x.mean(axis=1),
-        [control, line],
-        seed=seed,
-        batched=True,
-    )
+    """Mean over draws of the size of their mean change, as a share of the line's mean change.
+
+    Few directions stand for all: the interval resamples the draws as well as the pairs of prompts.
+    """
+
+    def share(pairs: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        sizes = np.abs(pairs @ control / pairs.sum(-1, keepdims=True))
+        return (draws * sizes).sum(-1) / draws.sum(-1) / (pairs @ line / pairs.sum(-1))
+
+    n, rng = control.shape, np.random.default_rng(seed)
+    value = share(*(np.ones((1, size)) for size in n))[0]
+    drawn = share(*(rng.multinomial(size, [1 / size] * size, n_boot) for size in n))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(value), float(low), float(high))
 
 
 def change_table(

@@ -108,8 +108,8 @@ def random(table: dict[str, list], shares: dict[str, Interval]) -> str:
 def control_note(share: Interval) -> str:
     """The other kind of random direction, for the claim's note."""
     return (
-        "Random directions that the head could write; of the whole residual stream: "
-        f"{share.value:.3f} (95% interval {share.low:.3f} to {share.high:.3f})."
+        "Random directions that the head could write, resampled with the prompts; of the whole "
+        f"residual stream: {share.value:.3f} (95% interval {share.low:.3f} to {share.high:.3f})."
     )
 
 
