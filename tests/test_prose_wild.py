@@ -125,8 +125,21 @@ def test_readings():
     assert "rises on 53% of the prompts, and to all mentions of the name on 99%" in text
     assert "96% of the most active positions (95% interval 57% to 100%)" in text
     assert "the one position 0.25 of its attention" in text
+    assert "where the head looks at a repetition" not in text, "there is none"
     other = replace(sighting, seen=replace(sighting.seen, reader=sighting.seen.reader * 3))
     assert "0.75 of its" in words.readings(other, Interval(0.96, 0.57, 1.0), (0.53, 0.99))
+    tokens = sighting.text.tokens.clone()
+    tokens[0, 6] = tokens[0, 5] = tokens[0, 4]
+    looked, rise = sighting.seen.looked.clone(), sighting.seen.rise.clone()
+    looked[0, 7], looked[0, 8], rise[0, 7] = 5, 6, 0.2
+    repeating = Sighting(
+        "of ours",
+        replace(sighting.text, tokens=tokens),
+        replace(sighting.seen, looked=looked, rise=rise, rise_mentions=rise + 0.1),
+    )
+    text = words.readings(repeating, Interval(0.96, 0.57, 1.0), (0.53, 0.99))
+    assert "At the 2 of them where the head looks at a repetition it rises at 50%" in text
+    assert "the one position, at 100% over all mentions" in text
 
 
 EXAMPLES = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from th_utils import sightings
+from th_utils.errors import CompanionError
 from th_utils.sightings import Sighting
 from th_utils.tasks.text import Text
 from th_utils.wild import Seen
@@ -93,10 +96,42 @@ def test_coordinates_table(sighting):
 
 
 def test_rarity(sighting):
-    found = sightings.rarity(sighting.activity, 6.0, seed=0)
+    found = sighting.rarity(6.0, seed=0)
     assert found.value == pytest.approx(2 / 18) and found.low == found.high
-    assert sightings.rarity(sighting.activity, 8.1, seed=0).value == 0
-    assert sightings.rarity(sighting.activity, 8.0, seed=0).high == pytest.approx(1 / 9)
+    assert sighting.rarity(8.1, seed=0).value == 0
+    assert sighting.rarity(8.0, seed=0).high == pytest.approx(1 / 9)
+
+
+def test_texts_that_begin_alike_are_drawn_together(sighting):
+    """Four texts of two openings: intervals are those of the two, each twice as long."""
+    text, seen = sighting.text, sighting.seen
+    twice = Sighting(
+        "twice",
+        Text(
+            text.tokens.repeat(2, 1), text.strings * 2, text.kinds * 2, text.pieces * 2,
+            text.opening.repeat(2),
+        ),
+        Seen(**{
+            name: torch.cat([value, value], dim=-2) for name, value in vars(seen).items()
+        }),
+    )  # fmt: skip
+    assert twice.units(twice.activity).shape == (2, 18)
+    joined = np.concatenate([sighting.activity, sighting.activity], axis=1)
+    assert (twice.units(twice.activity) == joined).all()
+    assert twice.rarity(8.0, seed=0) == sighting.rarity(8.0, seed=0)
+    assert twice.lift("enumeration", seed=0).value == sighting.lift("enumeration", seed=0).value
+    assert sightings.kinds_table([twice], seed=0) == sightings.kinds_table([sighting], seed=0) | {
+        "texts": [4, 2, 2]
+    }
+    with pytest.raises(CompanionError, match="4 texts do not have every opening equally often"):
+        twice.units(twice.activity, [0, 1, 2])
+
+
+def test_texts_without_an_opening_stand_alone(sighting):
+    text = replace(sighting.text, tokens=sighting.text.tokens[:1].repeat(2, 1))
+    assert Sighting("alike", text, sighting.seen).units(sighting.activity).shape == (1, 18)
+    text = replace(text, opening=torch.zeros(2).int())
+    assert Sighting("alone", text, sighting.seen).units(sighting.activity).shape == (2, 9)
 
 
 def test_kinds_table(sighting):

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from th_utils import wild
 from th_utils.bootstrap import Interval, mean_interval
 from th_utils.enumerations import marks
+from th_utils.errors import CompanionError
 from th_utils.tasks.text import Text
 from th_utils.wild import Seen
 
@@ -39,7 +40,8 @@ BEFORE, AFTER = 44, 6  # tokens shown around an active position
 class Sighting:
     """One collection of texts and what was seen in it.
 
-    Arrays leave out the first position of each text, which can look at nothing but itself.
+    Arrays leave out the first position of each text, which can look at nothing but itself. All
+    intervals are over openings, with the texts that begin alike drawn together.
     """
 
     name: str
@@ -69,6 +71,44 @@ class Sighting:
     def most_active(self) -> Bool[np.ndarray, "text pos"]:
         return wild.most_active(self.activity)
 
+    def units(
+        self, x: Shaped[np.ndarray, "text pos"], texts: Sequence[int] | None = None
+    ) -> Shaped[np.ndarray, "unit unit_pos"]:
+        """The same positions with texts of one opening in one row: they are no independent draws.
+
+        Args:
+            x: a value per position.
+            texts: which texts; all of them when None.
+
+        Raises:
+            CompanionError: openings have different numbers of texts.
+        """
+        rows: dict[tuple, list[int]] = {}
+        for i in range(len(self.text)) if texts is None else texts:
+            begun = self.text.tokens[i, : int(self.text.opening[i])].tolist()
+            rows.setdefault(tuple(begun) if begun else ("text", i), []).append(i)
+        if len(set(map(len, rows.values()))) > 1:
+            raise CompanionError(
+                f"{len(self.text)} texts do not have every opening equally often: ask for as many "
+                "as there are openings, or a multiple of it"
+            )
+        return x[np.array(list(rows.values()))].reshape(len(rows), -1)
+
+    def share(
+        self, flag: Bool[np.ndarray, "text pos"], *, seed: int, among: float = wild.ACTIVE
+    ) -> Interval:
+        """Share of the most active positions that are flagged, see `th_utils.wild.share_among`."""
+        activity = self.units(self.activity)
+        return wild.share_among(activity, self.units(flag), seed=seed, share=among)
+
+    def lift(self, name: str, *, seed: int) -> Interval:
+        """Of one property, see `th_utils.wild.lift`."""
+        return wild.lift(self.units(self.activity), self.units(self.properties[name]), seed=seed)
+
+    def rarity(self, level: float, *, seed: int) -> Interval:
+        """Share of positions at least as far from the origin as `level`."""
+        return mean_interval(self.units(self.activity >= level).mean(axis=1), seed=seed)
+
 
 def array(x: Tensor) -> np.ndarray:
     """Without the first position; numbers in double precision."""
@@ -83,7 +123,7 @@ def where_table(sightings: Sequence[Sighting], *, seed: int) -> dict[str, list]:
         Columns: source, property, among ("all", "tenth", "hundredth"), share, low, high.
     """
     rows = [
-        (s.name, words, among, *wild.share_among(s.activity, s.properties[key], seed=seed, share=n))
+        (s.name, words, among, *s.share(s.properties[key], seed=seed, among=n))
         for s in sightings
         for key, words in PROPERTIES.items()
         for among, n in AMONG.items()
@@ -117,11 +157,6 @@ def coordinates_table(
     return _columns(("panel", "source", "left", "right", "share"), rows)
 
 
-def rarity(activity: Float[np.ndarray, "text pos"], level: float, *, seed: int) -> Interval:
-    """Share of positions at least as far from the origin as `level`; interval over texts."""
-    return mean_interval((activity >= level).mean(axis=1), seed=seed)
-
-
 def kinds_table(sightings: Sequence[Sighting], *, seed: int) -> dict[str, list]:
     """Share of active, of repeating and of enumerating positions, by kind of text.
 
@@ -130,7 +165,7 @@ def kinds_table(sightings: Sequence[Sighting], *, seed: int) -> dict[str, list]:
 
     Returns:
         Columns: kind, texts, and for "active", "repetition" and "enumeration" the mean over
-        positions and its interval over texts ("active", "active low", "active high", ...).
+        positions and its interval over openings ("active", "active low", "active high", ...).
     """
     first, *others = sightings
     level = first.activity[first.most_active].min()
@@ -146,7 +181,7 @@ def kinds_table(sightings: Sequence[Sighting], *, seed: int) -> dict[str, list]:
             sighting.properties["repetition"],
             sighting.properties["enumeration"],
         ):
-            row += mean_interval(flag[list(at)].mean(axis=1), seed=seed)
+            row += mean_interval(sighting.units(flag, at).mean(axis=1), seed=seed)
         rows.append(row)
     flags = ("active", "repetition", "enumeration")
     return _columns(
@@ -163,7 +198,7 @@ def removal_table(sighting: Sighting, *, seed: int) -> dict[str, list]:
     Returns:
         Columns: band, positions, and for "component" and "random" the mean rise of the attention
         to what the head looks at and the share of positions where it rises, with intervals over
-        texts ("component rise", "component rise low", ...).
+        openings ("component rise", "component rise low", ...).
     """
     rank = np.argsort(np.argsort(sighting.activity, axis=None, kind="stable"), kind="stable")
     rank = rank.reshape(sighting.activity.shape)
@@ -172,10 +207,9 @@ def removal_table(sighting: Sighting, *, seed: int) -> dict[str, list]:
     for band, (low, high) in BANDS.items():
         where = (round(low * rank.size) <= rank) & (rank < round(high * rank.size))
         row: list = [band, int(where.sum())]
-        for values in (rise, random.mean(axis=0)):
-            row += wild.mean_over(values, seed=seed, where=where)
-        for values in ((rise > 0).astype(float), (random > 0).mean(axis=0)):
-            row += wild.mean_over(values, seed=seed, where=where)
+        rising = ((rise > 0).astype(float), (random > 0).mean(axis=0))
+        for values in (rise, random.mean(axis=0), *rising):
+            row += wild.mean_over(sighting.units(values), seed=seed, where=sighting.units(where))
         rows.append(row)
     names = [
         f"{what} {name}{end}"

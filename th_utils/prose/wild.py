@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from th_utils.bootstrap import Interval
 from th_utils.roles import Head, label
-from th_utils.sightings import PROPERTIES, Sighting
+from th_utils.sightings import PROPERTIES, Sighting, array
 
 
 def component(sender: Head, index: int, mover: Head) -> str:
@@ -123,16 +123,28 @@ def readings(
             and to all mentions of its token.
     """
     top = sighting.most_active
-    before = np.asarray(sighting.seen.reader[:, 1:])[top].mean()
+    before = array(sighting.seen.reader)[top].mean()
+    again = top & sighting.properties["repetition"]
+    split = ""
+    if again.any():
+        one, every = (
+            (array(rise)[again] > 0).mean()
+            for rise in (sighting.seen.rise, sighting.seen.rise_mentions)
+        )
+        split = (
+            f" At the {again.sum()} of them where the head looks at a repetition it rises at "
+            f"{one:.0%} counted over the one position, at {every:.0%} over all mentions."
+        )
     return (
         "*Exploratory, after the claim was fixed.* The statistic follows the one position that the "
-        "head looks at most. In the task itself that is the second mention of a name, while the "
-        "mover looks at the first: there the attention to this position rises on "
+        "head looks at most. In the task itself the inhibition heads look at the second mention of "
+        "a name, and what counts is how much the mover looks at the first: there the attention to "
+        "the position looked at rises on "
         f"{task[0]:.0%} of the prompts, and to all mentions of the name on {task[1]:.0%}. In text, "
         "counted over all mentions of the token looked at, it rises at "
         f"{mentions.value:.0%} of the most active positions (95% interval {mentions.low:.0%} to "
-        f"{mentions.high:.0%}). The mover gives the one position {before:.2f} of its attention on "
-        "average with the component in place."
+        f"{mentions.high:.0%}).{split} The mover gives the one position {before:.2f} of its "
+        "attention on average with the component in place."
     )
 
 
