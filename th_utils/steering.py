@@ -97,6 +97,7 @@ def steer(
     vocabulary: bool = False,
     logits: bool = True,
     memory: int = MEMORY,
+    engine: Replay | None = None,
 ) -> Replayed:
     """Set coordinates at the end position and recompute everything after.
 
@@ -114,6 +115,8 @@ def steer(
         logits: carry the end position to the logits. Without them the last layer watched is the
             last one computed, and the answers' logits are left empty.
         memory: bytes of activations that one batch may take.
+        engine: of the same model, for callers that steer it many times: to look at the model takes
+            as long as some hundred points.
 
     Raises:
         CompanionError: values that do not fit or are not finite, heads to be watched that come
@@ -135,7 +138,7 @@ def steer(
     early = [pair for pair in watch if pair[0] <= layer]
     if early:
         raise CompanionError(f"heads {early} are not after layer {layer}: nothing changes there")
-    model = from_bridge(bridge)
+    model = from_bridge(bridge) if engine is None else engine.model
     if not logits:
         if vocabulary or not watch:
             raise CompanionError(
