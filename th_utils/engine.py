@@ -8,6 +8,7 @@ does not fit. Whether a model is known is never taken from its name.
 from __future__ import annotations
 
 import warnings
+import weakref
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ from th_utils.weights import rotary_of
 # How far the logits may be from the bridge's, as a share of the largest one.
 _AGREE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _ANGLES = 1e-5  # at least, with rotary embedding: transformers computes its angles in float32
+
+# Bridges whose logits came out right, which is looked at once: edits of weights that come later are
+# seen by both, since the tensors are views.
+_compared: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def of(bridge: Any) -> Replay | FullForward:
@@ -65,7 +70,9 @@ def from_bridge(bridge: Any) -> Transformer:
         parallel=bool(getattr(cfg, "parallel_attn_mlp", False)),
         activation=cfg.act_fn,
     )
-    _compare(model, bridge)
+    if bridge not in _compared:
+        _compare(model, bridge)
+        _compared.add(bridge)
     return model
 
 
