@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from th_utils import models
+from th_utils import digest, models
 from th_utils.engine import from_bridge
 from th_utils.errors import CompanionError
 from th_utils.tasks import text
@@ -130,6 +130,8 @@ def test_our_openings():
 
 def test_texts_are_kept_and_shared(tiny_gpt2, short, tmp_path, monkeypatch):
     monkeypatch.setenv("TALKING_HEADS_CACHE", str(tmp_path))
+    # sources that are edited while this runs are no other text
+    monkeypatch.setattr(digest, "digest", lambda files: "as they were")
     bridge, calls = models.load(tiny_gpt2), []
 
     def counted(model, begun, chance, *, never):
@@ -145,8 +147,11 @@ def test_texts_are_kept_and_shared(tiny_gpt2, short, tmp_path, monkeypatch):
     text.sample(bridge, 2, 16, seed=1, checksum="abc")
     text.sample(bridge, 4, 15, seed=1, checksum="abc")
     assert len(calls) == 5, "another seed, model, length and group are written anew"
+    monkeypatch.setattr(digest, "digest", lambda files: "edited")
+    text.sample(bridge, 2, 15, seed=1, checksum="abc")
+    assert len(calls) == 6, "and so where the sources are others"
     text.sample(bridge, 2, 15, seed=1)
-    assert len(calls) == 6, "without a checksum nothing is kept"
+    assert len(calls) == 7, "without a checksum nothing is kept"
 
 
 def test_repeated_runs():
