@@ -294,3 +294,18 @@ def test_effects_are_chosen_on_one_half_and_measured_on_the_other(
 def test_no_pairs_no_channel(bridge, svd, halves):
     channel = writer_effects.measure(bridge, [], *halves, svd, {}, n_random=2, seed=0)
     assert len(channel) == 0
+
+
+def test_a_few_cases_at_a_time_or_all_at_once(bridge, at, svd, monkeypatch):
+    delta = draw(8, 5, at.stream.shape[-1], seed=7)
+
+    def falls() -> Tensor:
+        inputs = (
+            writers.value_input(bridge, at, svd, READER, LEAD, 1.0),
+            writers.key_input(bridge, at, READER),
+        )
+        return torch.stack([seen.fall(delta) for seen in inputs])
+
+    expected = falls()
+    monkeypatch.setattr(writers, "CASES", 2)
+    close(falls(), expected, atol=1e-5)

@@ -41,6 +41,7 @@ from th_utils.tasks import ioi
 from th_utils.weights import AttentionWeights
 
 Kind = Literal["V", "K"]
+CASES = 16  # changes of one input at a time
 # writers, readers, and where the writers write
 CHANNELS: dict[str, tuple[str, str, str]] = {
     "V": ("duplicate-token", "inhibition", "S2"),
@@ -240,6 +241,8 @@ def _seen(
 
     @torch.no_grad()
     def change(delta: Float[Tensor, "prompt case d_model"]) -> Float[Tensor, "prompt case"]:
-        return (norm(x + delta) @ along[..., None])[..., 0] - clean
+        # a few cases at a time, so that what the norm makes stays small
+        parts = [norm(x + part) @ along[..., None] for part in delta.split(CASES, dim=1)]
+        return torch.cat(parts, dim=1)[..., 0] - clean
 
     return change
