@@ -1,0 +1,106 @@
+"""Drawings of chapter 07 on made-up tables."""
+
+from __future__ import annotations
+
+import pytest
+from pictures import check_apart, check_inside, check_sizes, drawn, pictures
+
+from th_utils.plots import repair
+from th_utils.results import Results
+
+KINDS = ("steering", "turned", "control", "control", "unaided", "weights", "weights", "control")
+NAMES = (
+    "inhibition coordinates, place told",
+    "turned directions, place told (exploratory)",
+    "natural points, place told",
+    "random subspaces, place told",
+    "not told: place from main mover's attention",
+    "weights of the inhibition heads",
+    "weights of all heads from their layer on",
+    "weights, random components",
+)
+
+
+def columns(names: tuple[str, ...], rows: list[tuple]) -> dict[str, list]:
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def gains() -> Results:
+    means = (0.02, 0.21, 0.01, 0.1, -0.03, 0.25, 0.31, -0.05)
+    rows = [
+        (name, kind, mean, mean - 0.08, mean + 0.12)
+        for name, kind, mean in zip(NAMES, KINDS, means, strict=True)
+    ]
+    return Results(columns(("variant", "kind", "mean", "low", "high"), rows))
+
+
+def lengths(known=(4, 7, 10), crowded=False) -> Results:
+    panels = {
+        "place told": {"as it is": 0.4, "steered": 0.45, "turned": 0.7, "random": 0.42},
+        "nothing told": {"as it is": 0.4, "rule": 0.41, "weights": 0.6, "random": 0.39},
+    }
+    kinds = dict(zip(("as it is", "steered", "turned", "random", "rule", "weights"),
+                     ("clean", "steering", "turned", "control", "unaided", "weights"),
+                     strict=True))  # fmt: skip
+    rows = []
+    for panel, variants in panels.items():
+        for name, start in variants.items():
+            for n in known:
+                mean = 0.02 if crowded else start * 4 / n
+                rows.append((panel, name, kinds[name], n, mean, max(0, mean - 0.1), mean + 0.1))
+    names = ("panel", "variant", "kind", "length", "mean", "low", "high")
+    return Results(columns(names, rows))
+
+
+def places(known=(4, 7, 10)) -> Results:
+    rows = [
+        (name, kind, n, place, min(1.0, start * (0.2 + 0.8 * place / n) * 8 / n))
+        for name, kind, start in (
+            ("as it is", "clean", 0.3),
+            ("steered, place told", "steering", 0.4),
+            ("weights edited", "weights", 0.6),
+        )
+        for n in known
+        for place in range(1, n + 1)
+    ]
+    return Results(columns(("variant", "kind", "length", "place", "accuracy"), rows))
+
+
+DRAWINGS = {
+    "repair-gains": lambda: repair.gains(gains()),
+    "repair-lengths": lambda: repair.lengths(lengths()),
+    "repair-lengths-book": lambda: repair.lengths(lengths(tuple(range(4, 11)), crowded=True)),
+    "repair-places": lambda: repair.places(places()),
+}
+globals().update(pictures(DRAWINGS))
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_texts_can_be_read(name):
+    figure, found = drawn(DRAWINGS[name])
+    check_sizes(found)
+    check_inside(figure, found)
+    check_apart(found)
+
+
+def test_gains_are_written_in_points():
+    (axes,) = repair.gains(gains()).axes
+    said = [text.get_text() for text in axes.texts]
+    assert said == ["+2", "+21", "+1", "+10", "-3", "+25", "+31", "-5"]
+    dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    assert dots == pytest.approx([2, 21, 1, 10, -3, 25, 31, -5])
+
+
+def test_lines_end_at_their_last_accuracy():
+    left, right = repair.lengths(lengths()).axes
+    ends = {text.get_text(): text.xy for text in left.texts}
+    assert ends["turned"] == pytest.approx((10, 28)) and ends["as it is"] == pytest.approx((10, 16))
+    assert {text.get_text() for text in right.texts} == {"as it is", "rule", "weights", "random"}
+
+
+def test_each_place_has_its_accuracy():
+    table = places()
+    axes = repair.places(table).axes
+    assert [len(panel.lines[0].get_xdata()) for panel in axes] == [4, 7, 10]
+    drawn_values = [y for panel in axes for line in panel.lines for y in line.get_ydata()]
+    assert sorted(drawn_values) == pytest.approx(sorted(100 * x for x in table["accuracy"]))
