@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from th_utils.figures import PALETTE, SINGLE, WIDE, ink, new_figure
 from th_utils.results import Results
@@ -143,6 +144,7 @@ def crowding(results: Results) -> Figure:
     axes.plot(lengths, means, "o", ms=5.5, color=PALETTE["inhibition"], zorder=3)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("items of the list")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("distance of neighbouring places\nin units of their spread")
     axes.set_title("blue: mean; open: first and last pair", weight="normal")
     return figure
