@@ -86,19 +86,14 @@ def hooked(bridge, at: sites.Sites, cut: dict, mover) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("mover", [(1, 3), (2, 1)], ids=["within", "last block"])
-@pytest.mark.parametrize("memory", [2**26, None], ids=["one batch", "case by case"])
-def test_cut_values_are_a_full_forward(bridge, at, mover, memory, monkeypatch):
+@pytest.mark.parametrize("rows", [4096, 1], ids=["one batch", "case by case"])
+def test_cut_values_are_a_full_forward(bridge, at, mover, rows, monkeypatch):
     d = at.stream.shape[-1]
     cuts = [{FIRST: draw(8, d, seed=1)}, {(0, 0): draw(8, d, seed=2), FIRST: draw(8, d, seed=3)}]
     if mover[0] > 1:  # a second layer, which reads what the first has changed
         cuts.append({FIRST: draw(8, d, seed=4), SECOND: 3 * draw(8, d, seed=5)})
-    if memory is None:
-        monkeypatch.setattr(
-            value_removal.Replay, "chunks",
-            lambda *args: [slice(i, i + 1) for i in range(len(cuts))],
-        )  # fmt: skip
-        memory = 1
-    found = value_removal.cut_values(bridge, at, cuts, mover, memory=memory)
+    monkeypatch.setattr(value_removal, "ROWS", rows)
+    found = value_removal.cut_values(bridge, at, cuts, mover)
     for case, cut in enumerate(cuts):
         score, difference = hooked(bridge, at, cut, mover)
         close(found["inhibition"][:, case], mover_score(at.run, mover) - score)

@@ -22,13 +22,14 @@ from th_utils.engine import from_bridge
 from th_utils.errors import CompanionError
 from th_utils.patching import answer_logits, direct_query
 from th_utils.progress import track
-from th_utils.replay import MEMORY, Attention, Past, Replay
+from th_utils.replay import Attention, Past, Replay
 from th_utils.roles import Head, label
 from th_utils.sites import Sites
 from th_utils.tasks import ioi
 from th_utils.width import Written, one_by_one
 from th_utils.writers import Input
 
+ROWS = 4096  # positions carried through the blocks at once, at least those of one case
 Cut = Mapping[Head, Float[Tensor, "prompt d_model"]]  # reader: what is added before its value
 
 
@@ -85,7 +86,7 @@ def by_value_alone(
 
 @torch.no_grad()
 def cut_values(
-    bridge: Any, at: Sites, cuts: Sequence[Cut], mover: Head, *, memory: int = MEMORY
+    bridge: Any, at: Sites, cuts: Sequence[Cut], mover: Head
 ) -> dict[str, Float[Tensor, "prompt case"]]:
     """Inhibition heads' values at the second mention see a change; everything after is recomputed.
 
@@ -94,7 +95,6 @@ def cut_values(
         at: of the prompts, with the stream kept in front of the first of these heads.
         cuts: one a case: what is added to the residual stream in front of the value of each head.
         mover: whose inhibition score is followed; after the first of these heads.
-        memory: bytes of activations in one batch.
 
     Returns:
         Falls against the clean run of the mover's inhibition score ("inhibition") and of the
@@ -113,7 +113,8 @@ def cut_values(
     engine = Replay(from_bridge(bridge))
     first, end = (at.run.prompts.positions[role] for role in ("S2", "end"))
     window = int((end - first).max()) + 1
-    chunks = list(engine.chunks(at.run.past, len(cuts), window, memory))
+    size = max(1, ROWS // (len(first) * window))
+    chunks = [slice(start, start + size) for start in range(0, len(cuts), size)]
     parts = [_cut(engine, at, cuts[chunk], layers, window, mover)
              for chunk in track(chunks, "removals from values")]  # fmt: skip
     return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
