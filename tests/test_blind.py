@@ -92,7 +92,8 @@ def test_chance_is_dealing_out_again(null):
     for i, k in enumerate((20, 60)):
         expected = one_by_one(order, hit, deal, 600, 1, k)
         assert found[:, i].mean() == pytest.approx(expected.mean(), abs=0.02)
-        assert found[:, i].std() == pytest.approx(expected.std(), rel=0.25)
+        # heads are drawn with replacement, which is a little wider where there are few
+        assert 0.8 < found[:, i].std() / expected.std() < (1.4 if null == "heads" else 1.25)
 
 
 def test_p_values_of_chance():

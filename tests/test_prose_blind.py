@@ -1,0 +1,201 @@
+"""Sentences of chapter 09 say what their tables say."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from th_utils.prose import blind as words
+
+
+def changed(table: dict, column: str, row: int, value) -> dict:
+    other = copy.deepcopy(table)
+    other[column][row] = value
+    return other
+
+
+LIFT = {
+    "kind": ["Q"] * 3 + ["K"] * 3,
+    "task": ["indirect objects"] * 6,
+    "score": ["raw", "corrected", "raw"] * 2,
+    "k": [100, 100, 5000] * 2,
+    "precision": [0.51, 0.62, 0.22, 0.41, 0.33, 0.19],
+    "lift": [51.0, 62.0, 22.0, 41.0, 33.0, 19.0],
+    "chance": [0.02] * 6,
+    "p": [0.0005] * 6,
+    "chance_heads": [0.08, 0.2, 0.04, 0.1, 0.1, 0.1],
+    "p_heads": [0.003, 0.2, 0.04, 0.01, 0.01, 0.01],
+    "readers": [38] * 6,
+    "writers": [32] * 6,
+}
+
+
+@pytest.mark.parametrize(
+    "column, row, value, said",
+    [
+        ("precision", 0, 0.77, "highest scores for queries 77% are hits, corrected 62%"),
+        ("precision", 1, 0.99, "51% are hits, corrected 99%"),
+        ("chance_heads", 0, 0.3, "replacing heads leaves 30%"),
+        ("precision", 2, 0.09, "of the 5,000 highest 9%"),
+        ("precision", 3, 0.01, "highest scores for keys 1% are hits"),
+    ],
+)
+def test_lift(column, row, value, said):
+    assert said not in words.lift(LIFT, "indirect objects")
+    assert said in words.lift(changed(LIFT, column, row, value), "indirect objects")
+
+
+def test_chance():
+    row = words.rows(LIFT)[0]
+    text = words.chance(row)
+    assert "By chance: 2.0 when scores are dealt out" in text and "(p < 0.001)" in text
+    assert "8.0 when heads are replaced" in text and "(p = 0.003)" in text
+    assert text.endswith("32 writing and 38 reading heads.")
+    assert "3.0 when heads are" in words.chance(row | {"chance_heads": 0.03})
+
+
+def test_multiplicity():
+    assert "holds 6 such shares" in words.multiplicity(LIFT)
+    assert "(5 are at most 0.05" in words.multiplicity(LIFT)
+    assert "(4 are at most 0.05" in words.multiplicity(changed(LIFT, "p_heads", 0, 0.9))
+
+
+def test_setup_and_absent():
+    some, everything = words.setup(2255040, 16, False), words.setup(2255040, 48, True)
+    assert "2,255,040 pairs" in some and "the first 8 of them" in some
+    assert "48 prompts" in everything and everything.endswith("keys and values on as many.")
+    assert words.absent("this-model").startswith("Of this-model only the attention weights")
+
+
+CALIBRATION = {
+    "kind": ["Q", "Q"],
+    "score": ["raw", "raw"],
+    "pairs": [400, 20],
+    "effect": [0.7, 30.0],
+    "effect_low": [0.1, 0.5],
+    "effect_high": [1.0, 99.0],
+    "mean_effect": [2.0, 2.0],
+}
+
+
+def test_calibration():
+    text = words.calibration(CALIBRATION)
+    assert text.startswith("For queries the highest 20 scores have 15 times the mean effect")
+    assert "the lowest fifth 0.3 times" in text and "less than 0.25 times" in text
+    assert "have 4 times" in words.calibration(changed(CALIBRATION, "effect", 1, 8.0))
+
+
+def correction_rows() -> dict:
+    names = ["raw score", "× norm", "× all sizes", "× on the task", "without", "without, run",
+             "without, task"]  # fmt: skip
+    needs = ["weights", "weights", "random tokens", "prompts", "weights", "random tokens",
+             "prompts"]  # fmt: skip
+    return {
+        "correction": names,
+        "needs": needs,
+        "has_score": [True] * 4 + [False] * 3,
+        "task": ["lists"] * 7,
+        "correlation": [0.23, 0.44, 0.64, 0.84, 0.4, 0.62, 0.82],
+        "lift": [47.0, 13.0, 50.0, 99.0, 9.0, 45.0, 96.0],
+    }
+
+
+def test_corrections():
+    table = correction_rows()
+    text = words.corrections(table, "× all sizes", "lists")
+    assert "Chosen for queries was “× all sizes”" in text
+    assert "is 0.64, that of the raw score 0.23" in text
+    assert "(“× norm”) 0.44" in text
+    assert "without the score reach 0.62, and a lift of 45" in text
+    assert "has 50 and the raw score 47" in text
+    assert "0.84 with the score and 0.82 without it (lift 99 and 96)" in text
+    assert "(“raw score”) 0.50" in words.corrections(
+        changed(table, "correlation", 0, 0.5), "× all sizes", "lists"
+    )
+    assert words.gain(table, "× all sizes", "lists") == "From 0.23 to 0.64."
+
+
+def test_others():
+    assert words.others({"Q": "a", "K": "b", "V": "c"}) == (
+        "Chosen in the same way were for keys “b” and for values “c”."
+    )
+    assert words.others({"Q": "a"}) == ""
+
+
+def test_reuse():
+    table = {"kind": ["Q", "Q"], "task": ["a", "b"], "other": ["b", "a"], "share": [0.91, 0.5]}
+    text = words.reuse([table])
+    assert "| Q | a |  | 91% |" in text and "| Q | b | 50% |  |" in text
+
+
+STRONGEST = {
+    "kind": ["Q"] * 3,
+    "rank": [1, 2, 3],
+    "writer": ["7.3", "7.3", "7.3"],
+    "component": [0, 1, 0],
+    "reader": ["9.9", "9.6", "9.6"],
+    "effect": [0.34, 0.2, 0.1],
+    "score_rank": [12345, 2, 3],
+    "writer_role": ["inhibition"] * 3,
+    "reader_role": ["other"] * 3,
+}
+
+
+def test_strongest():
+    text = words.strongest([STRONGEST])
+    assert "from component 7.3.0 (inhibition) to 9.9 (no role), an effect of 0.34" in text
+    assert "number 12,345 by raw score; 2 of the 3 largest come" in text
+    assert "3 of the 3 largest" in words.strongest([changed(STRONGEST, "component", 1, 0)])
+
+
+def test_agreement():
+    assert "rank correlation of 0.91 for queries and 0.80 for keys with" in words.agreement(
+        {"Q": 0.91, "K": 0.8, "V": None}
+    )
+    assert "larger sizes only" in words.agreement({"Q": None})
+
+
+KNOWN = {
+    "kind": ["Q", "Q"],
+    "sender": ["7.3", "7.9"],
+    "reader": ["9.9", "9.9"],
+    "component": [4, 2],
+    "rank": [3, 500],
+    "of": [1000, 1000],
+    "found": [True, False],
+    "rank_all": [40, 9000],
+    "of_all": [60000, 60000],
+}
+MORE = KNOWN | {
+    "corrected_found": [True, True],
+    "effect_component": [1, 2],
+    "effect_rank": [77, 6],
+    "hit": [True, False],
+}
+
+
+def test_known():
+    null = np.array([0.0, 0.5, 1.0, 0.0])
+    text = words.known(KNOWN, null)
+    assert "inhibition heads into movers' queries: 1 of 2, highest 7.3.4 into 9.9 at rank 3" in text
+    assert "(40 of 60,000 in the whole model)" in text and "keys: this model has no such" in text
+    assert text.endswith("senders' places: 0.38 (p = 0.600).")
+    assert "1 of 2 (2 corrected)" in words.known(MORE, null)
+    assert "2 of 2, highest" in words.known(changed(KNOWN, "found", 1, True), null)
+    assert words.known_chance({}, null) == "There is no known pair of heads in this model."
+
+
+def test_effects_of_known():
+    text = words.effects_of_known(MORE)
+    assert "queries: 1 of 2 pairs have a component that is a hit" in text
+    assert "7.9.2 into 9.9, at rank 6 of 60,000" in text
+    assert "7.3.1 into 9.9, at rank 5 of" in words.effects_of_known(
+        changed(MORE, "effect_rank", 0, 5)
+    )
+
+
+def test_edges():
+    table = {"kind": ["Q", "Q", "V"], "role": ["inhibition", "other", "other"]}
+    assert "1 of the 2 for queries, 0 of the 1 for values" in words.edges(table)

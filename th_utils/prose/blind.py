@@ -1,0 +1,250 @@
+"""Sentences of chapter 09."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from th_utils.bootstrap import p_text
+
+KINDS = {"Q": "queries", "K": "keys", "V": "values"}
+FOUND = {
+    "Q": "inhibition heads into movers' queries",
+    "K": "previous-token heads into induction heads' keys",
+    "V": "duplicate-token heads into inhibition heads' values",
+}
+
+
+def rows(table: dict[str, list], **where: Any) -> list[dict[str, Any]]:
+    """Rows of a table in which some columns have given values."""
+    found = (dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True))
+    return [row for row in found if all(row[name] == value for name, value in where.items())]
+
+
+def absent(edition: str) -> str:
+    """Why an edition of attention weights alone has no effects."""
+    return (
+        f"Of {edition} only the attention weights are here. Scores need no more, and the known "
+        "pairs can be ranked by them, with the published roles. Removing a component needs what it "
+        "writes on a prompt, which needs the whole model: effects, corrections by activations, "
+        "tasks and the map are absent from this edition."
+    )
+
+
+def setup(pairs: int, prompts: int, whole: bool) -> str:
+    """How much was tested."""
+    text = f"This model has {pairs:,} pairs of a component and a later head, for each of query, "
+    text += f"key and value. Every pair was tested: queries on {prompts} prompts of each task "
+    text += "(half as many for choosing, and of random tokens), "
+    if whole:
+        return text + "keys and values on as many."
+    return text + (
+        f"keys and values on the first {prompts // 4 * 2} of them, without random tokens and "
+        "without intervals (those are in the larger sizes)."
+    )
+
+
+def chance(row: dict[str, Any]) -> str:
+    """What belongs to a lift: the nulls, and of how many heads the pairs are."""
+    base = row["precision"] / row["lift"] if row["lift"] else 0.01
+    return (
+        f"By chance: {row['chance'] / base:.1f} when scores are dealt out among the components "
+        f"that a reader could read ({p_text(row['p'])}), {row['chance_heads'] / base:.1f} when "
+        f"heads are replaced by other earlier ones ({p_text(row['p_heads'])}). The pairs are of "
+        f"{row['writers']} writing and {row['readers']} reading heads."
+    )
+
+
+def gain(corrections: dict[str, list], chosen: str, task: str) -> str:
+    """Both rank correlations behind a difference."""
+    (after,) = rows(corrections, correction=chosen, task=task)
+    (before,) = rows(corrections, correction="raw score", task=task)
+    return f"From {before['correlation']:.2f} to {after['correlation']:.2f}."
+
+
+def lift(table: dict[str, list], task: str) -> str:
+    """Lifts at the depth of the claims, kind by kind."""
+    parts = []
+    for kind in dict.fromkeys(table["kind"]):
+        at = rows(table, kind=kind, task=task)
+        k = max(row["k"] for row in at if row["k"] <= 100)
+        by = {row["score"]: row for row in at if row["k"] == k}
+        raw, deep = by["raw"], max(rows(table, kind=kind, task=task, score="raw"), key=_depth)
+        parts.append(
+            f"of the {k} highest scores for {KINDS[kind]} {raw['precision']:.0%} are hits, "
+            f"corrected {by['corrected']['precision']:.0%}, where replacing heads leaves "
+            f"{raw['chance_heads']:.0%}; of the {deep['k']:,} highest {deep['precision']:.0%}"
+        )
+    return f"On the task of {task}, " + "; ".join(parts) + "."
+
+
+def _depth(row: dict[str, Any]) -> int:
+    return row["k"]
+
+
+def multiplicity(table: dict[str, list]) -> str:
+    """How many tests there are, and which of them were announced."""
+    quiet = sum(p <= 0.05 for p in table["p_heads"])
+    return (
+        f"The figure holds {len(table['k'])} such shares. Two of them were announced as claims "
+        "before anything was measured, and stand for themselves; the others describe, and their "
+        f"p-values are not corrected for their number ({quiet} are at most 0.05 against the "
+        "stricter of the two nulls)."
+    )
+
+
+def calibration(table: dict[str, list]) -> str:
+    """How far the effect rises with the score, and how wide it spreads at the top."""
+    parts = []
+    for kind in dict.fromkeys(table["kind"]):
+        found = rows(table, kind=kind, score="raw")
+        top, bottom, mean = found[-1], found[0], found[0]["mean_effect"]
+        parts.append(
+            f"for {KINDS[kind]} the highest {top['pairs']:,} scores have {top['effect'] / mean:.0f}"
+            f" times the mean effect, the lowest fifth {bottom['effect'] / mean:.1f} times, and "
+            f"a tenth of the highest still less than {top['effect_low'] / mean:.2g} times"
+        )
+    return _sentence(parts)
+
+
+def corrections(table: dict[str, list], chosen: str, task: str) -> str:
+    """What the chosen correction and its parts do on another task than it was chosen on."""
+    by = {row["correction"]: row for row in rows(table, task=task)}
+    known = [row for row in by.values() if row["has_score"]]
+    weights = max((r for r in known if r["needs"] == "weights"), key=lambda r: r["correlation"])
+    on_task = next(row for row in known if row["needs"] == "prompts")
+    alone = {row["needs"]: row for row in by.values() if not row["has_score"]}
+    return (
+        f"Chosen for queries was “{chosen}”. On {task} its rank correlation with the effect is "
+        f"{by[chosen]['correlation']:.2f}, that of the raw score "
+        f"{by['raw score']['correlation']:.2f}, and that of the best by weights alone "
+        f"(“{weights['correction']}”) {weights['correlation']:.2f}. The sizes without the score "
+        f"reach {alone['random tokens']['correlation']:.2f}, and a lift of "
+        f"{alone['random tokens']['lift']:.0f} at 100 where the score times them has "
+        f"{by[chosen]['lift']:.0f} and the raw score {by['raw score']['lift']:.0f}. With "
+        f"activations taken on the task itself it is {on_task['correlation']:.2f} with the score "
+        f"and {alone['prompts']['correlation']:.2f} without it (lift {on_task['lift']:.0f} and "
+        f"{alone['prompts']['lift']:.0f})."
+    )
+
+
+def others(chosen: dict[str, str]) -> str:
+    """Which corrections were chosen for the other kinds."""
+    parts = [f"for {KINDS[kind]} “{name}”" for kind, name in chosen.items() if kind != "Q"]
+    return "Chosen in the same way were " + " and ".join(parts) + "." if parts else ""
+
+
+def reuse(tables: Sequence[dict[str, list]]) -> str:
+    """The strongest channels of each task in the others, for queries and the rest, as a table."""
+    tasks = list(dict.fromkeys(task for table in tables for task in table["task"]))
+    lines = [
+        "| type | strongest 100 on | " + " | ".join(f"hits on {t}" for t in tasks) + " |",
+        "| --- | --- |" + " --- |" * len(tasks),
+    ]
+    for table in tables:
+        for task in dict.fromkeys(table["task"]):
+            share = {row["other"]: row["share"] for row in rows(table, task=task)}
+            cells = [f"{share[t]:.0%}" if t in share else "" for t in tasks]
+            lines.append(f"| {table['kind'][0]} | {task} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def strongest(tables: Sequence[dict[str, list]]) -> str:
+    """The pairs with the largest effects of each kind, and of whom they are."""
+    parts = []
+    for table in tables:
+        first, n = rows(table)[0], len(table["rank"])
+        same = sum(
+            (w, k) == (first["writer"], first["component"])
+            for w, k in zip(table["writer"], table["component"], strict=True)
+        )
+        parts.append(
+            f"for {KINDS[first['kind']]} from component {first['writer']}.{first['component']} "
+            f"({_role(first['writer_role'])}) to {first['reader']} ({_role(first['reader_role'])}),"
+            f" an effect of {first['effect']:.2f}, number {first['score_rank']:,} by raw score; "
+            f"{same} of the {n} largest come from that component"
+        )
+    return "The largest effects of all: " + "; ".join(parts) + "."
+
+
+def _role(role: str) -> str:
+    return "no role" if role == "other" else role
+
+
+def agreement(values: dict[str, float | None]) -> str:
+    """Whether the other definition of an effect would have ranked pairs in the same way."""
+    parts = [f"{value:.2f} for {KINDS[k]}" for k, value in values.items() if value is not None]
+    if not parts:
+        return (
+            "Ranked by the change of the reader's output instead of its pattern, queries and keys "
+            "are compared at the larger sizes only."
+        )
+    return (
+        "Ranked by the change of the reader's output instead of its pattern, effects have a rank "
+        "correlation of " + " and ".join(parts) + " with those used here."
+    )
+
+
+def known(table: dict[str, list], null: Float[np.ndarray, " shuffle"]) -> str:
+    """How many known pairs of each kind are found, and how many would be by chance."""
+    parts = []
+    for kind, name in FOUND.items():
+        found = rows(table, kind=kind)
+        if not found:
+            parts.append(f"{name}: this model has no such pair")
+            continue
+        best = min(found, key=lambda row: row["rank"] / row["of"])
+        part = f"{name}: {sum(r['found'] for r in found)} of {len(found)}"
+        if "corrected_found" in best:
+            part += f" ({sum(r['corrected_found'] for r in found)} corrected)"
+        parts.append(
+            f"{part}, highest {best['sender']}.{best['component']} into {best['reader']} at rank "
+            f"{best['rank']:,} of {best['of']:,} ({best['rank_all']:,} of {best['of_all']:,} in "
+            "the whole model)"
+        )
+    return "Found are, " + "; ".join(parts) + f". {known_chance(table, null)}"
+
+
+def known_chance(table: dict[str, list], null: Float[np.ndarray, " shuffle"]) -> str:
+    """What belongs to the share of known pairs that are found."""
+    if not table or not len(null):
+        return "There is no known pair of heads in this model."
+    share = float(np.mean(table["found"]))
+    p = (1 + int((null >= share - 1e-9).sum())) / (1 + len(null))
+    return f"As many heads drawn at random in the senders' places: {null.mean():.2f} ({p_text(p)})."
+
+
+def effects_of_known(table: dict[str, list]) -> str:
+    """Whether what is known matters, by the effect of its strongest component."""
+    parts = []
+    for kind, name in FOUND.items():
+        found = rows(table, kind=kind)
+        if found:
+            best = min(found, key=lambda row: row["effect_rank"])
+            parts.append(
+                f"{name}: {sum(r['hit'] for r in found)} of {len(found)} pairs have a component "
+                f"that is a hit, the strongest, {best['sender']}.{best['effect_component']} into "
+                f"{best['reader']}, at rank {best['effect_rank']:,} of {best['of_all']:,}"
+            )
+    return "By what removal does, " + "; ".join(parts) + "."
+
+
+def edges(table: dict[str, list]) -> str:
+    """How many of the drawn channels were known."""
+    parts = []
+    for kind in dict.fromkeys(table["kind"]):
+        found = rows(table, kind=kind)
+        some = sum(row["role"] != "other" for row in found)
+        parts.append(f"{some} of the {len(found)} for {KINDS[kind]}")
+    return (
+        f"Between known pairs of heads are {', '.join(parts)}; the others join heads that are no "
+        "known pair."
+    )
+
+
+def _sentence(parts: list[str]) -> str:
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."
