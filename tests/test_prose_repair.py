@@ -39,7 +39,7 @@ def test_searched():
     text = words.searched(steering(0.25))
     assert text.startswith("Axes: 1.2.0, 1.2.7.") and "3 natural half-ranges out: 0.41; 2" in text
     assert "Chosen: 2 axes, added" in text and "have a weight of 0.25, the rest" in text
-    assert "one point for all places of a length did best" in words.searched(steering(0.0))
+    assert "have a weight of 1, the rest" in words.searched(steering(1.0))
 
 
 def test_accuracy():

@@ -24,7 +24,7 @@ from th_utils.tasks.lists import list_means
 Runs = Mapping[int, CleanRun]  # by length
 Hits = dict[int, Tensor]  # by length: 1 for each prompt whose right answer is the top token
 
-OWN_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+OWN_WEIGHTS = (0.25, 0.5, 0.75, 1.0)  # above zero: a place has to have a point of its own
 LEAST = 0.01  # a gain of one point, the smallest that another is divided by
 
 

@@ -29,7 +29,7 @@ def gains(results: Results) -> Figure:
         axes.plot([low, high], [i, i], color=colour, lw=1.6)
         axes.plot(mean, i, "o", ms=5, color=colour)
         axes.annotate(
-            f"{mean:+.0f}",
+            "0" if round(mean) == 0 else f"{mean:+.0f}",
             (high, i),
             xytext=(5, 0),
             textcoords="offset points",

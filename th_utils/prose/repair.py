@@ -23,16 +23,11 @@ def option(said: Option) -> str:
 def searched(steering: Steering) -> str:
     """What was compared, what was chosen, and how much places were told apart."""
     tried = "; ".join(f"{option(o)}: {score:.2f}" for o, score in steering.scores.items())
-    own = steering.own
-    told = (
-        "one point for all places of a length did best, so that nothing hangs on the place"
-        if own == 0
-        else f"in the choice of a place's point its own lists have a weight of {own:g}, the rest "
-        "is what the point does for all places"
-    )
     return (
         f"Axes: {', '.join(steering.axes.names)}. Scores on lists left out in turn, of the half "
-        f"*find* ({tried}). Chosen: {option(steering.option)}; {told}."
+        f"*find* ({tried}). Chosen: {option(steering.option)}; in the choice "
+        f"of a place's point its own lists have a weight of {steering.own:g}, the rest is what the "
+        "point does for all places."
     )
 
 
