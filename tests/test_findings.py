@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from th_utils import blind, channels, engine, findings, models, survey
+from th_utils import blind, channels, engine, findings, known, models, study, survey
 from th_utils.corrections import CORRECTIONS, RAW
 from th_utils.edge_removal import removal_effects, sites
 from th_utils.pairs import Pairs
@@ -153,7 +153,7 @@ def fake_scan() -> channels.Scan:
 @pytest.fixture(scope="module")
 def judged():
     scan = fake_scan()
-    return findings.findings(made_up(), scan, HERE, findings.known_table(scan, HERE), seed=0)
+    return study.findings(made_up(), scan, HERE, known.known_table(scan, HERE), seed=0)
 
 
 def rows(table, **where):
@@ -222,7 +222,7 @@ def test_kinds_without_units_have_no_intervals():
     for task, m in found.measured.items():
         found.measured[task] = Measured(m.effect, None, None, m.hit)
     scan = fake_scan()
-    judged = findings.findings(found, scan, HERE, findings.known_table(scan, HERE), seed=0)
+    judged = study.findings(found, scan, HERE, known.known_table(scan, HERE), seed=0)
     assert judged.claims == {} and judged.agreement is None
     assert set(judged.precision["low"]) == {None}
 
@@ -231,13 +231,13 @@ def test_known_pairs_are_ranked_among_the_readers_scores():
     scan = fake_scan()
     scan.components["Q"][1, 2, 5, 2, 1] = 2.0
     scan.components["Q"][1, 2, :, 2, 3] = 0.0
-    table = findings.known_table(scan, HERE)
+    table = known.known_table(scan, HERE)
     assert table["kind"] == ["Q", "Q", "V", "V"]
     first, second = rows(table)[:2]
     assert (first["sender"], first["reader"], first["component"]) == ("1.2", "2.1", 5)
     assert (first["rank"], first["of"], first["rank_all"], first["found"]) == (1, 64, 1, False)
     assert second["rank"] == 64 - 7 and not second["found"]
-    share = findings.share_found(table | {"found": [True, False, False, True]})
+    share = known.share_found(table | {"found": [True, False, False, True]})
     assert share == 0.5
 
 
@@ -245,14 +245,14 @@ def test_dealing_out_roles_finds_the_share_of_heads_that_would_be_found():
     scan = fake_scan()
     for reader in range(4):
         scan.components["Q"][0, 1, 0, 2, reader] = 3.0  # the one highest for every reader
-    chance = findings.known_by_chance(scan, some_roles(inhibition=[(1, 2)], mover=[(2, 1)]), seed=0)
+    chance = known.known_by_chance(scan, some_roles(inhibition=[(1, 2)], mover=[(2, 1)]), seed=0)
     assert chance.mean() == pytest.approx(1 / 8, abs=0.03) and set(chance) <= {0.0, 1.0}
-    assert len(findings.known_by_chance(scan, some_roles(), seed=0)) == 0
+    assert len(known.known_by_chance(scan, some_roles(), seed=0)) == 0
 
 
 def test_effects_of_known_pairs(judged):
-    found, known = made_up(), findings.known_table(fake_scan(), HERE)
-    (row, _) = rows(findings.known_effects(found, known, judged.chosen, IOI))
+    found, table_ = made_up(), known.known_table(fake_scan(), HERE)
+    (row, _) = rows(findings.known_effects(found, table_, judged.chosen, IOI))
     table = torch.zeros(3, 4, 8, 3, 4)
     table[1, 2, :, 2, 1] = 1
     own = PAIRS.flatten(table).bool()
@@ -274,8 +274,8 @@ def test_the_map_draws_found_pairs_once_strongest_first():
     edges = list(zip(*(table[n] for n in names), strict=True))
     assert len(set(edges)) == len(edges) <= 5
     for edge, role in zip(edges, table["role"], strict=True):
-        known = edge[:2] == (1, 2) and edge[2:] in ((2, 1), (2, 3))
-        assert role == ("inhibition" if known else "other")
+        named = edge[:2] == (1, 2) and edge[2:] in ((2, 1), (2, 3))
+        assert role == ("inhibition" if named else "other")
     place = np.array([[w, h, k, r, o] for (w, h, r, o), k in zip(edges, table["component"],
                                                                  strict=True)])  # fmt: skip
     assert (
@@ -286,12 +286,12 @@ def test_the_map_draws_found_pairs_once_strongest_first():
 
 def test_tables_join_kinds_and_keep_the_order_of_known_pairs():
     scan = fake_scan()
-    known = findings.known_table(scan, HERE)
-    study = {k: findings.findings(made_up(kind=k), scan, HERE, known, seed=0) for k in "QKV"}
-    tables = findings.tables(study, known, layers=3, heads=4)
-    assert tables["known"].columns["sender"] == known["sender"]
+    ranked = known.known_table(scan, HERE)
+    judged = {k: study.findings(made_up(kind=k), scan, HERE, ranked, seed=0) for k in "QKV"}
+    tables = study.tables(judged, ranked, layers=3, heads=4)
+    assert tables["known"].columns["sender"] == ranked["sender"]
     assert set(tables["lift"].columns["kind"]) == set("QKV")
     one = rows(tables["known"].columns, kind="V")[1]
-    (other,) = rows(study["V"].known, sender=one["sender"], reader=one["reader"])
+    (other,) = rows(judged["V"].known, sender=one["sender"], reader=one["reader"])
     assert one["effect_rank"] == other["effect_rank"]
-    assert findings.number_of_pairs(scan) == len(PAIRS)
+    assert study.number_of_pairs(scan) == len(PAIRS)

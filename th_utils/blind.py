@@ -96,10 +96,10 @@ def average_precision(rank: Float[Tensor, " pair"], hit: Bool[Tensor, " pair"]) 
     """Precision at the place of each hit, averaged: 1 when all hits come first; from `ranks`.
 
     >>> average_precision(torch.tensor([2.0, 1.0, 0.0]), torch.tensor([True, False, True]))
-    0.8333333333333334
+    0.8333333333333333
     """
     place = torch.sort(len(rank) - rank[hit]).values
-    return float((torch.arange(1, len(place) + 1, device=rank.device) / place).mean())
+    return float((torch.arange(1, len(place) + 1, device=rank.device) / place.double()).mean())
 
 
 @dataclass(frozen=True)
