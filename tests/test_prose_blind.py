@@ -65,7 +65,7 @@ def test_multiplicity():
 def test_setup_and_absent():
     some, everything = words.setup(2255040, 16, False), words.setup(2255040, 48, True)
     assert "2,255,040 pairs" in some and "the first 8 of them" in some
-    assert "48 prompts" in everything and everything.endswith("keys and values on as many.")
+    assert "48 prompts" in everything and everything.endswith("on as many, without intervals.")
     assert words.absent("this-model").startswith("Of this-model only the attention weights")
 
 

@@ -148,8 +148,8 @@ def study(
         prompts: of each task.
         seed: of prompts, draws and samples.
         whole: leave nothing out. Otherwise keys and values are tested on half of the prompts, not
-            on random tokens and without intervals, and the second effect of queries and keys is
-            not measured.
+            on random tokens, and the second effect of queries and keys is not measured. Intervals
+            are taken for queries only, which the claims are about.
     """
     model = from_bridge(bridge)
     directions = composition.write_directions(scan.svd)
@@ -168,7 +168,7 @@ def study(
             [run for run in runs if whole or kind == "Q" or run.task.name != survey.RANDOM],
             prompts=None if whole or kind == "Q" else prompts // 4 * 2,
             outputs=[IOI] if whole else [],
-            units=[IOI, LISTS] if whole or kind == "Q" else [],
+            units=[IOI, LISTS] if kind == "Q" else [],  # the table of draws is the largest of all
         )
         said[kind] = findings(found, scan, roles, known, seed=seed)
     return said

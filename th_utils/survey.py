@@ -205,7 +205,7 @@ def _joined(kind: composition.Kind, found: Sequence[Effects]) -> Measured:
     def mean(tables: list[Tensor | None]) -> Tensor | None:
         if tables[0] is None or len(tables) == 1:
             return tables[0]
-        return torch.stack(tables).mean(0)
+        return sum(tables[1:], tables[0]) / len(tables)
 
     pattern, output, units = (mean(list(tables)) for tables in zip(*found, strict=True))
     effect, other = (output, None) if kind == "V" else (pattern, output)

@@ -40,10 +40,10 @@ def setup(pairs: int, prompts: int, whole: bool) -> str:
     text += f"key and value. Every pair was tested: queries on {prompts} prompts of each task "
     text += "(half as many for choosing, and of random tokens), "
     if whole:
-        return text + "keys and values on as many."
+        return text + "keys and values on as many, without intervals."
     return text + (
-        f"keys and values on the first {prompts // 4 * 2} of them, without random tokens and "
-        "without intervals (those are in the larger sizes)."
+        f"keys and values on the first {prompts // 4 * 2} of them, without intervals and "
+        "without random tokens (those are in the larger sizes)."
     )
 
 
