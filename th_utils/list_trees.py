@@ -113,6 +113,15 @@ def engine_of(bridge: Any) -> Replay:
     return _ENGINES[bridge]
 
 
+def list_run(bridge: Any, prompts: ListPrompts) -> CleanRun:
+    """What `runs.clean_run` keeps of list prompts, the end's attention among it.
+
+    Raises:
+        CompanionError: prompts that are no whole lists, or a model that replay does not know.
+    """
+    return tree_run(bridge, prompts, layer=0).run
+
+
 @torch.no_grad()
 def tree_run(bridge: Any, prompts: ListPrompts, *, layer: int) -> TreeRun:
     """Run lists and keep what steering needs, and the stream that enters `layer`.

@@ -14,11 +14,13 @@ from torch import Tensor
 from th_utils import checks
 from th_utils.bootstrap import Interval, mean_interval
 from th_utils.errors import CompanionError
-from th_utils.list_runs import list_runs
+from th_utils.list_trees import list_run
 from th_utils.roles import Head
 from th_utils.runs import CleanRun
 from th_utils.steering import Axes, coordinates
 from th_utils.tasks.lists import ListPrompts
+
+BATCH = 100  # prompts whose keys and values are kept at once
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,10 @@ def recall(bridge: Any, prompts: ListPrompts, axes: Axes, mover: Head) -> Recall
             have, or a model that replay does not know.
     """
     check_heads(bridge, [mover, *axes.heads])
-    parts = [recalled(bridge, run, axes, mover) for run in list_runs(bridge, prompts)]
+    batch = max(1, BATCH // prompts.length) * prompts.length  # whole lists
+    parts = [
+        recalled(bridge, list_run(bridge, each), axes, mover) for each in prompts.batches(batch)
+    ]
     names = ("logits", "correct", "coordinates", "looks")
     return Recalled(prompts, *(torch.cat([getattr(p, name) for p in parts]) for name in names))
 

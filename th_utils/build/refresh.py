@@ -49,7 +49,7 @@ def record(layout: Layout) -> list[str]:
         executed = notebooks.read(layout.executed(chapter))
         found = [mark for _, mark in notebooks.marks(executed, "claim")]
         claims += found
-        figures = notebooks.marks(executed, "figure")
+        figures = list(notebooks.marks(executed, "figure"))
         if found or figures:
             digests[chapter] = digest(closure_of_notebook(layout.source(chapter)))
         for _, mark in figures:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from th_utils import list_runs, models
+from th_utils import models
 from th_utils.errors import CompanionError
-from th_utils.list_runs import list_run
+from th_utils.list_trees import list_run
 from th_utils.runs import clean_run
 from th_utils.steering import component_axes, steer
 from th_utils.svd import ov_svd
@@ -58,15 +58,6 @@ def test_steering_continues_from_it_as_from_a_whole_pass(bridge, runs):
     found, expected = (steer(bridge, run, axes, points, watch=[(2, 3)]) for run in runs)
     torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(found.patterns[2, 3], expected.patterns[2, 3], atol=1e-5, rtol=0)
-
-
-def test_batches_change_nothing(bridge, runs, monkeypatch):
-    prompts = runs[0].prompts
-    monkeypatch.setattr(list_runs, "BATCH", 2 * prompts.length + 1)
-    assert len(list(list_runs.list_runs(bridge, prompts))) == 2
-    found = list_run(bridge, prompts)
-    torch.testing.assert_close(found.logits, runs[0].logits, atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.pattern["end"], runs[0].pattern["end"], atol=1e-5, rtol=0)
 
 
 def test_parts_of_lists_are_refused(bridge):
