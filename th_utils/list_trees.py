@@ -119,11 +119,11 @@ def list_run(bridge: Any, prompts: ListPrompts) -> CleanRun:
     Raises:
         CompanionError: prompts that are no whole lists, or a model that replay does not know.
     """
-    return tree_run(bridge, prompts, layer=0).run
+    return tree_run(bridge, prompts).run
 
 
 @torch.no_grad()
-def tree_run(bridge: Any, prompts: ListPrompts, *, layer: int) -> TreeRun:
+def tree_run(bridge: Any, prompts: ListPrompts, *, layer: int = 0) -> TreeRun:
     """Run lists and keep what steering needs, and the stream that enters `layer`.
 
     Args:
