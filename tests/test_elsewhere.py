@@ -117,10 +117,12 @@ def test_agreement_counts_what_both_measured():
         "claim": ["x", "x", "y", "y", "z"],
         "verdict": ["holds", "holds", "partly", "fails", "holds"],
     }
-    assert elsewhere.agreement(table) == (0.5, 2)
-    alone = {name: values[4:] for name, values in table.items()}
-    assert elsewhere.agreement(alone) is None
-    assert elsewhere.agreement({name: [] for name in table}) is None
+    third = {"edition": "c", "claim": "x", "verdict": "fails"}
+    table = {name: [*values, third[name]] for name, values in table.items()}
+    assert elsewhere.agreement(table, "a", "b") == (0.5, 2)
+    assert elsewhere.agreement(table, "c", "a") == (0.0, 1)
+    alone = {name: values[4:5] for name, values in table.items()}
+    assert elsewhere.agreement(alone, "a", "b") is None
 
 
 def test_values_are_those_of_the_tables(scan):

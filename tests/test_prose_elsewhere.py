@@ -28,7 +28,8 @@ def test_ranks():
     controls = {"edition": ["one"], "kind": ["Q"], "middle": [0.12]}
     text = elsewhere.ranks(table, controls)
     assert "2 of 3 pairs have a component in the reader's highest hundredth" in text
-    assert "median pair's best is at the top 0.5% and another head's at the top 12%" in text
+    assert "median pair's best is at the top 0.5%" in text
+    assert "and the median other head's at the top 12%" in text
     assert "inhibition heads' values: on one there is no such pair" in text
 
 

@@ -114,8 +114,8 @@ PLACES = {
 
 def test_places_of_one_length():
     assert words.places(PLACES, 2) == (
-        "In lists of 2, as it is: best at place 2 (40%), never right at 1; edited: best at place 1 "
-        "(90%), never right at 0."
+        "In lists of 2, as it is: best at place 2 (40%), never right at 1 of the 2 places; "
+        "edited: best at place 1 (90%), never right at 0 of the 2 places."
     )
 
 

@@ -197,12 +197,12 @@ EVERYONE = {
 
 def test_everyone():
     text = words.everyone(EVERYONE)
-    assert text.startswith("The value of 20.0 loses most of what is watched (60%) without MLP 7, ")
-    assert "the strongest duplicate-token head, 14.3, is number 3 of 50 in size (10%)" in text
+    assert text.startswith("The value of 20.0 loses most of what is watched (60%) without MLP 7 ")
+    assert "the strongest duplicate-token head, 14.3, is number 3 of 50 in size with 10%)" in text
     assert text.endswith("the key of 18.6 loses most of what is watched (97%) without "
                          "previous-token head 16.0.")  # fmt: skip
     text = words.everyone(changed(EVERYONE, "mean", 1, 0.7))
-    assert "(70%) without induction head 17.4, the strongest" in text
+    assert "(70%) without induction head 17.4 (the strongest" in text
     text = words.everyone(changed(EVERYONE, "role", 2, "other"))
     assert "no duplicate-token head is among the first 3 of 50" in text
 

@@ -148,25 +148,18 @@ def claims_table(measured: dict[str, dict[str, float]]) -> dict[str, list]:
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
-def agreement(table: dict[str, list]) -> tuple[float, int] | None:
-    """Share of the claims measured on the first edition and another that have one verdict.
+def agreement(table: dict[str, list], one: str, other: str) -> tuple[float, int] | None:
+    """Share of the claims measured on both of two editions that have the same verdict.
 
     Returns:
-        The share over all such pairs and their number; None where there is none.
+        The share and the number of claims; None where there is none.
     """
-    first = table["edition"][0] if table["edition"] else None
     said: dict[str, dict[str, str]] = {}
     for edition, claim, found in zip(
         table["edition"], table["claim"], table["verdict"], strict=True
     ):
         said.setdefault(claim, {})[edition] = found
-    same = [
-        verdicts[first] == found
-        for verdicts in said.values()
-        if first in verdicts
-        for edition, found in verdicts.items()
-        if edition != first
-    ]
+    same = [found[one] == found[other] for found in said.values() if {one, other} <= set(found)]
     return (sum(same) / len(same), len(same)) if same else None
 
 

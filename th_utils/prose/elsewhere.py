@@ -58,7 +58,7 @@ def ranks(table: dict[str, list], controls: dict[str, list]) -> str:
             parts.append(
                 f"on {edition} {int((share <= 0.01).sum())} of {len(share)} pairs have a component "
                 f"in the reader's highest hundredth, the median pair's best is at the "
-                f"{_percent(float(np.median(share)))} and another head's at the "
+                f"{_percent(float(np.median(share)))} and the median other head's at the "
                 f"{_percent(middle[0])}"
             )
         lines.append(f"- {name}: " + "; ".join(parts) + ".")

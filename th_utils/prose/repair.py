@@ -142,7 +142,10 @@ def places(table: dict[str, list], length: int) -> str:
     for variant, values in by.items():
         best = max(values, key=lambda place: values[place])
         zero = sum(value == 0 for value in values.values())
-        parts.append(f"{variant}: best at place {best} ({values[best]:.0%}), never right at {zero}")
+        parts.append(
+            f"{variant}: best at place {best} ({values[best]:.0%}), never right at {zero} of the "
+            f"{length} places"
+        )
     return f"In lists of {length}, {'; '.join(parts)}."
 
 

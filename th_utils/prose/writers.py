@@ -201,11 +201,11 @@ def everyone(table: dict[str, list]) -> str:
         )
         if first not in mine:
             said += (
-                f", the strongest {role} head, {table['name'][mine[0]]}, is number "
+                f" (the strongest {role} head, {table['name'][mine[0]]}, is number "
                 f"{table['rank'][mine[0]]} of {table['of'][first]} in size "
-                f"({table['mean'][mine[0]]:.0%})"
+                f"with {table['mean'][mine[0]]:.0%})"
                 if mine
-                else f", and no {role} head is among the first {len(at)} of {table['of'][first]}"
+                else f" (no {role} head is among the first {len(at)} of {table['of'][first]})"
             )
         parts.append(said)
     text = "; ".join(parts)
