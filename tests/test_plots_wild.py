@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-import matplotlib.text
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
+from pictures import check_apart, check_inside, check_sizes, drawn, pictures
 
-from th_utils import figures
 from th_utils.plots import wild
 from th_utils.results import Results
 from th_utils.sightings import AMONG, BANDS, PROPERTIES
@@ -93,71 +92,15 @@ DRAWINGS = {
     "wild-examples": lambda: wild.examples(examples()),
 }
 
-
-def picture(name: str):
-    @pytest.mark.mpl_image_compare(
-        filename=f"plot-{name}.png",
-        baseline_dir="baseline",
-        style=figures.STYLE,
-        tolerance=2,
-        savefig_kwargs={"dpi": 60},
-    )
-    def test():
-        return DRAWINGS[name]()
-
-    return test
+globals().update(pictures(DRAWINGS))
 
 
-for _name in DRAWINGS:
-    globals()[f"test_{_name.replace('-', '_')}_picture"] = picture(_name)
-
-
-@pytest.fixture(scope="module", params=DRAWINGS)
-def drawing(request):
-    """A drawing and its texts: what is written, without ticks beyond the limits."""
-    with figures.style():
-        figure = DRAWINGS[request.param]()
-        figure.draw_without_rendering()
-        ticks = [
-            tick.label1
-            for axes in figure.axes
-            for axis in (axes.xaxis, axes.yaxis)
-            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
-        ]
-        drawn = [
-            tick.label1
-            for axes in figure.axes
-            if axes.axison
-            for axis in (axes.xaxis, axes.yaxis)
-            for tick in axis._update_ticks()
-        ]
-        found = [
-            (text, matplotlib.text.Text.get_window_extent(text))
-            for text in figure.findobj(matplotlib.text.Text)
-            if text.get_text().strip() and text.get_visible()
-            and (text in drawn or text not in ticks)
-        ]  # fmt: skip
-        return figure, [(text, box) for text, box in found if box.width > 0]
-
-
-def test_texts_are_large_enough(drawing):
-    assert min(text.get_fontsize() for text, _ in drawing[1]) >= 8
-
-
-def test_texts_lie_inside_the_figure(drawing):
-    figure, found = drawing
-    page = figure.bbox
-    for text, box in found:
-        inside = page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1
-        inside = inside and page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1
-        assert inside, f"{text.get_text()!r} at {box.extents} of {page.extents}"
-
-
-def test_texts_do_not_lie_on_each_other(drawing):
-    for (one, a), (other, b) in itertools.combinations(drawing[1], 2):
-        wide = min(a.x1, b.x1) - max(a.x0, b.x0)
-        high = min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert not (wide > 2 and high > 3), f"{one.get_text()!r} lies on {other.get_text()!r}"
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_texts(name):
+    figure, found = drawn(DRAWINGS[name])
+    check_sizes(found)
+    check_inside(figure, found)
+    check_apart(found, width=2)  # tokens of one text stand side by side
 
 
 def test_every_token_is_written_in_order_on_its_colour():

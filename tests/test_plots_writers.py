@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-
-import matplotlib.text
 import numpy as np
 import pytest
+from pictures import check_apart, check_inside, check_sizes, drawn, pictures
 
 from th_utils import figures
 from th_utils.plots import writers
@@ -64,62 +62,23 @@ def everyone() -> Results:
 
 
 DRAWINGS = {
-    "value-panels": lambda: writers.panels(panels()),
-    "key-panels": lambda: writers.panels(panels("K", pairs=4)),
-    "weight-panels": lambda: writers.panels(panels(measured=False)),
-    "width": lambda: writers.width(width()),
-    "width-one": lambda: writers.width(width("V")),
-    "everyone": lambda: writers.everyone(everyone()),
+    "writers-value-panels": lambda: writers.panels(panels()),
+    "writers-key-panels": lambda: writers.panels(panels("K", pairs=4)),
+    "writers-weight-panels": lambda: writers.panels(panels(measured=False)),
+    "writers-width": lambda: writers.width(width()),
+    "writers-width-one": lambda: writers.width(width("V")),
+    "writers-everyone": lambda: writers.everyone(everyone()),
 }
 
-
-def picture(name: str):
-    @pytest.mark.mpl_image_compare(
-        filename=f"plot-writers-{name}.png",
-        baseline_dir="baseline",
-        style=figures.STYLE,
-        tolerance=2,
-        savefig_kwargs={"dpi": 60},
-    )
-    def test():
-        return DRAWINGS[name]()
-
-    return test
+globals().update(pictures(DRAWINGS))
 
 
-for _name in DRAWINGS:
-    globals()[f"test_{_name.replace('-', '_')}_picture"] = picture(_name)
-
-
-@pytest.fixture(scope="module", params=DRAWINGS)
-def drawing(request):
-    with figures.style():  # as a chapter draws
-        figure = DRAWINGS[request.param]()
-        figure.draw_without_rendering()
-        found = []
-        for axes in figure.axes:
-            inner = [*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
-            found += [t for t in inner if t.get_text().strip()]
-        boxes = [(t, matplotlib.text.Text.get_window_extent(t)) for t in found]
-        return figure, boxes
-
-
-def test_texts_are_large_enough(drawing):
-    assert min(text.get_fontsize() for text, _ in drawing[1]) >= 8
-
-
-def test_texts_lie_inside_the_figure(drawing):
-    page = drawing[0].bbox
-    for text, box in drawing[1]:
-        inside = page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1
-        assert inside and page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, text.get_text()
-
-
-def test_texts_do_not_lie_on_each_other(drawing):
-    for (one, a), (other, b) in itertools.combinations(drawing[1], 2):
-        wide = min(a.x1, b.x1) - max(a.x0, b.x0)
-        high = min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert not (wide > 1 and high > 3), f"{one.get_text()!r} lies on {other.get_text()!r}"
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_texts(name):
+    figure, found = drawn(DRAWINGS[name])
+    check_sizes(found)
+    check_inside(figure, found)
+    check_apart(found)
 
 
 def test_chosen_components_are_coloured_and_named():
