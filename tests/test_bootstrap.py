@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from th_utils.bootstrap import bootstrap, mean_interval, permutation_null, rank_correlation
+from th_utils.bootstrap import (
+    bootstrap,
+    crossed,
+    crossed_mean,
+    mean_interval,
+    permutation_null,
+    rank_correlation,
+)
 
 
 def test_mean_interval_of_a_normal_sample():
@@ -98,6 +105,33 @@ def test_arrays_of_different_lengths_are_refused():
 def test_shapes_are_checked():
     with pytest.raises(TypeCheckError):
         mean_interval(np.zeros((3, 2)), seed=0)
+
+
+def crossed_over(x: np.ndarray, seed: int = 0, **options):
+    return crossed(lambda *picked: crossed_mean(x, *picked), x.shape, seed=seed, **options)
+
+
+def test_crossed_resamples_units_and_draws():
+    """Of a mean of independent effects, the variances over units and draws add up."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(0, 1, (40, 1)) + rng.normal(0, 1, (1, 10))
+    found = crossed_over(x, n_boot=20_000)
+    assert found.value == pytest.approx(x.mean())
+    sd = np.sqrt(x.mean(1).var() / 40 + x.mean(0).var() / 10)
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(sd, rel=0.08)
+    assert crossed_over(x, seed=3) == crossed_over(x, seed=3) != crossed_over(x, seed=4)
+
+
+def test_crossed_with_one_draw_is_over_units():
+    x = np.random.default_rng(2).normal(size=(30, 1))
+    one, plain = crossed_over(x, n_boot=20_000), mean_interval(x[:, 0], seed=0, n_boot=20_000)
+    assert one == pytest.approx(plain, abs=0.02)
+
+
+@pytest.mark.parametrize("shape, options", [((0, 2), {}), ((2, 0), {}), ((2, 2), {"level": 1.0})])
+def test_crossed_needs_units_and_draws(shape, options):
+    with pytest.raises(ValueError, match="must be positive"):
+        crossed(lambda u, d: u.sum(-1), shape, seed=0, **options)
 
 
 def test_permutation_p_approaches_the_exact_one():

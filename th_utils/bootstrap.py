@@ -1,7 +1,8 @@
 """How sure a number is: bootstrap intervals over prompts, permutation nulls over components.
 
 Sources: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13 (percentile
-interval); Phipson and Smyth 2010 (a permutation p-value is (1 + k) / (1 + n), never zero).
+interval); Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1 (two kinds of draws
+crossed); Phipson and Smyth 2010 (a permutation p-value is (1 + k) / (1 + n), never zero).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 # Entries of a resampled block; 4 million float64 are 32 MB.
 _BLOCK = 4_000_000
@@ -108,6 +109,51 @@ def bootstrap(
     tail = (1 - level) / 2
     low, high = np.quantile(np.concatenate(replicates), [tail, 1 - tail])
     return Interval(value, float(low), float(high))
+
+
+def crossed(
+    statistic: Callable[..., np.ndarray],
+    shape: tuple[int, int],
+    *,
+    seed: int,
+    n_boot: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of a statistic of units measured under several random draws.
+
+    Few draws stand for all that could have been made, so draws are resampled as well as units,
+    each by itself (Owen 2007, the pigeonhole bootstrap). With one draw the interval is over units
+    alone.
+
+    Args:
+        statistic: given how often each unit and each draw was picked, `[replicate, unit]` and
+            `[replicate, draw]`; returns one value per replicate.
+        shape: number of units and of draws.
+        seed, n_boot, level: as for `mean_interval`.
+
+    Raises:
+        ValueError: no units, no draws, or an argument out of range.
+    """
+    if min(shape) < 1 or n_boot < 1 or not 0 < level < 1:
+        raise ValueError(
+            f"{shape[0]} units, {shape[1]} draws, n_boot {n_boot} and level {level}: the first "
+            "three must be positive, the level between 0 and 1"
+        )
+    rng = np.random.default_rng(seed)
+    value = statistic(*(np.ones((1, size)) for size in shape))[0]
+    found = statistic(*(rng.multinomial(size, [1 / size] * size, n_boot) for size in shape))
+    tail = (1 - level) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return Interval(float(value), float(low), float(high))
+
+
+def crossed_mean(
+    x: Float[np.ndarray, "unit draw"],
+    units: Float[np.ndarray, "replicate unit"] | Int[np.ndarray, "replicate unit"],
+    draws: Float[np.ndarray, "replicate draw"] | Int[np.ndarray, "replicate draw"],
+) -> Float[np.ndarray, " replicate"]:
+    """Mean over units and draws, each counted as often as it was picked in a replicate."""
+    return ((units @ x) * draws).sum(-1) / (units.sum(-1) * draws.sum(-1))
 
 
 def permutation_null(

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from th_utils.bootstrap import Interval, bootstrap, mean_interval
+from th_utils.bootstrap import Interval, bootstrap, crossed, mean_interval
 from th_utils.components import random_directions
 from th_utils.line import Line, by_order
 from th_utils.patching import Replayed
@@ -204,11 +204,7 @@ def size_of_control(
         sizes = np.abs(pairs @ control / pairs.sum(-1, keepdims=True))
         return (draws * sizes).sum(-1) / draws.sum(-1) / (pairs @ line / pairs.sum(-1))
 
-    n, rng = control.shape, np.random.default_rng(seed)
-    value = share(*(np.ones((1, size)) for size in n))[0]
-    drawn = share(*(rng.multinomial(size, [1 / size] * size, n_boot) for size in n))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(value), float(low), float(high))
+    return crossed(share, control.shape, seed=seed, n_boot=n_boot)
 
 
 def change_table(
