@@ -10,6 +10,10 @@ CORES ?= 2
 DEVICE ?= cpu
 WHOLE ?=
 RESUME ?=
+# Of `make test-rerun`: which chapters (all where none is given), and whether with the newest
+# versions that the bounds allow instead of the locked ones.
+CHAPTERS ?=
+NEWEST ?=
 # Optional address of a package index with the CPU build of torch, which is much smaller than the
 # one with CUDA that pip chooses on Linux.
 TORCH_INDEX ?=
@@ -26,7 +30,7 @@ PYTEST = $(TEST_ENV) $(PY) -m pytest -n 2 --dist loadscope
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help book chapter test test-fast bench lab refresh record lint release-check clear-cache clean env
+.PHONY: help book chapter test test-fast test-rerun bench lab refresh record lint release-check clear-cache clean env
 
 help: ## list the targets
 	@echo 'Targets (variables: SIZE=$(SIZE) EDITION=$(EDITION) CORES=$(CORES)):'
@@ -44,6 +48,10 @@ test: $(READY) ## run all tests, the notebooks among them
 
 test-fast: $(READY) ## run the quick tests, without the pretrained model and a browser
 	@$(PYTEST) -m "not slow and not model and not chromium" tests th_utils
+
+test-rerun: $(READY) ## run each chapter alone from a wheel, in a new environment (CHAPTERS="01 12" NEWEST=1)
+	@$(BUILD) rerun $(CHAPTERS) --python "$(PYTHON)" $(if $(NEWEST),--newest) \
+		$(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")
 
 bench: $(READY) ## time the kernels beside TransformerLens, a quarter of an hour (DEVICE=cpu|cuda WHOLE=1 RESUME=1)
 	@$(PY) -m benchmarks --device "$(DEVICE)" $(if $(WHOLE),--whole) $(if $(RESUME),--resume)

@@ -74,6 +74,22 @@ def render(layout: Layout, options: argparse.Namespace) -> int:
     return 0
 
 
+def rerun(layout: Layout, options: argparse.Namespace) -> int:
+    """Run chapters, each alone, from a wheel in a new environment."""
+    from th_utils.build.rerun import rerun
+
+    names = [_named(layout, chapter) for chapter in options.chapters] or layout.chapters()
+    wrong = rerun(
+        layout,
+        names,
+        python=options.python,
+        newest=options.newest,
+        torch_index=options.torch_index,
+    )
+    print("\n".join(wrong) if wrong else f"{len(names)} chapters run from a wheel")
+    return 1 if wrong else 0
+
+
 def clear_cache(layout: Layout, options: argparse.Namespace) -> int:
     """Remove the converted models and the measurements kept for all builds of this user."""
     from th_utils import store
@@ -91,7 +107,7 @@ def release_check(layout: Layout, options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-COMMANDS = (book, chapter, refresh, record, model, render, clear_cache, release_check)
+COMMANDS = (book, chapter, refresh, record, model, render, rerun, clear_cache, release_check)
 
 
 def _named(layout: Layout, number: str | None) -> str:
@@ -131,6 +147,11 @@ def main(arguments: list[str] | None = None) -> int:
         command.set_defaults(function=function)
         if function in (chapter, refresh):
             command.add_argument("chapter", nargs=None if function is chapter else "?")
+        if function is rerun:
+            command.add_argument("chapters", nargs="*", help="numbers; all where none is given")
+            command.add_argument("--python", default=sys.executable)
+            command.add_argument("--newest", action="store_true", help="not the locked versions")
+            command.add_argument("--torch-index", default="", help="where torch comes from")
         command.add_argument("--edition", default=DEFAULT_EDITION)
         command.add_argument("--size", default=DEFAULT_SIZE, choices=SIZES)
         command.add_argument("--cores", type=int, default=2)
