@@ -175,6 +175,14 @@ def test_figure_is_drawn_from_what_was_saved(chapter, world):
     ]  # fmt: skip
 
 
+def test_a_recorded_table_keeps_its_edition(chapter, monkeypatch):
+    marks = []
+    monkeypatch.setattr("th_utils.chapter.show", lambda data, text, mark: marks.append(mark))
+    provenance = results.Provenance("another", "d" * 64)
+    chapter.figure("fig-a", results.Results({"x": [0], "y": [1]}, {}, provenance), draw)
+    assert marks[0]["talking_heads"]["figure"]["edition"] == "another"
+
+
 def test_a_rerun_writes_the_same_bytes(world):
     def files():
         Chapter(CLAIM.chapter, edition="gpt2").figure("fig-a", {"x": [0, 1], "y": [1.5, 2]}, draw)

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import toy
 from papermill import execute_notebook
+from sameness import same
 
 from th_utils import models, recorded
 from th_utils.build import stage
@@ -93,27 +94,6 @@ def chapter(edition: str, name: str):
 def test_recorded_results_are_of_todays_sources(gpt2):
     for name, said in claims_of("gpt2")["digests"].items():
         assert digest(closure_of_notebook(chapter("gpt2", name))) == said, remedy("gpt2")
-
-
-def same(found, expected, where: str) -> None:
-    """Equal but for rounding: numbers within 1e-5 (of the larger), everything else exactly.
-
-    A rank, or the count in a bin, may move by one where two scores differ in their last digit.
-    """
-    if isinstance(expected, dict):
-        assert set(found) == set(expected), where
-        for name in expected:
-            same(found[name], expected[name], f"{where}, {name}")
-    elif isinstance(expected, list):
-        assert len(found) == len(expected), where
-        for i, (one, other) in enumerate(zip(found, expected, strict=True)):
-            same(one, other, f"{where} {i}")
-    elif isinstance(expected, float):
-        assert found == pytest.approx(expected, abs=1e-5, rel=1e-5), where
-    elif isinstance(expected, int) and not isinstance(expected, bool):
-        assert abs(found - expected) <= 1, where
-    else:
-        assert found == expected, where
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 
 from th_utils.errors import CompanionError
 from th_utils.results import (
+    TOLERANCE,
     Provenance,
     Results,
     as_results,
@@ -94,7 +95,8 @@ def test_file_is_strict_json_of_records(tmp_path):
         raise AssertionError(f"{constant} is not JSON")
 
     said = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    assert set(said) == {"id", "provenance", "columns", "rows", "meta"}
+    assert set(said) == {"id", "provenance", "columns", "rows", "meta", "tolerance"}
+    assert said["tolerance"] == TOLERANCE
     assert said["id"] == "a"
     assert said["rows"] == [[1.5, "a"], [None, "b"]]
     assert said["provenance"]["digest"] == "0123456789abcdef"

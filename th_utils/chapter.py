@@ -186,11 +186,9 @@ class Chapter:
         """
         folder = edition_folder(self.edition)
         base = output_dir()
+        provenance = getattr(table, "provenance", None) or self.provenance  # recorded ones keep it
         tables = results.save_table(
-            table,
-            results.check_name(id),
-            getattr(table, "provenance", None) or self.provenance,  # recorded ones keep theirs
-            base / "results" / folder,
+            table, results.check_name(id), provenance, base / "results" / folder
         )
         with figures.style():
             drawn = draw(results.read_table(tables["json"]))
@@ -200,7 +198,7 @@ class Chapter:
         said = {"caption": caption, "alt": alt}
         record = {
             "id": id,
-            "edition": results.public(self.edition),
+            "edition": provenance.edition,
             "files": sorted(
                 path.relative_to(base).as_posix() for path in [*files.values(), *tables.values()]
             ),

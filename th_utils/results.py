@@ -2,7 +2,8 @@
 
 A table is written as `<id>.json`, and as `<id>.csv` when its cells are single values. The same
 numbers from the same sources give the same bytes: floats are rounded to 7 significant digits, keys
-are sorted, and nothing says when or where or by which commit.
+are sorted, and nothing says when or where or by which commit. Another machine adds up in another
+order; how far its numbers may then lie from these, each file says under `tolerance`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from th_utils.errors import CompanionError
 from th_utils.paths import atomic_write, edition_folder, output_dir
 
 DIGITS = 7
+# Of numbers computed again on another machine: |new - old| is at most the larger of `absolute` and
+# `relative` times |old|. A rank or a count may move by one where two scores differ in their last
+# digits.
+TOLERANCE = {"absolute": 1e-5, "relative": 1e-5, "counts": 1}
 PACKAGES = ("matplotlib", "numpy", "torch", "transformer-lens", "transformers")
 _NAME = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
 
@@ -156,6 +161,7 @@ def save_table(
         "id": name,
         "meta": results.meta,
         "provenance": _plain(asdict(provenance)),
+        "tolerance": TOLERANCE,
     }
     # One row per line: a table that a person can read and a diff can show.
     text = json.dumps(head, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
