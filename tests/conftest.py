@@ -172,6 +172,30 @@ def default_bridge():
     return models.load(models.DEFAULT)
 
 
+@pytest.fixture(scope="module")
+def bridge(tiny_model):
+    """Each small model in turn, for modules whose tests leave it as they found it."""
+    from th_utils import models
+
+    return models.load(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def weights(bridge):
+    """Attention weights of `bridge`."""
+    from th_utils.weights import from_bridge
+
+    return from_bridge(bridge)
+
+
+@pytest.fixture(scope="module")
+def svd(weights):
+    """SVD of the OV matrices of `bridge`."""
+    from th_utils.svd import ov_svd
+
+    return ov_svd(weights)
+
+
 @pytest.fixture
 def tiny_bridge(tiny_model):
     """Each small model in turn as a TransformerBridge in compatibility mode.

@@ -6,27 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from th_utils import line, models
+from th_utils import line
 from th_utils.bootstrap import bootstrap, mean_interval
 from th_utils.components import direct_effects
 from th_utils.errors import CompanionError
 from th_utils.patching import head_outputs
 from th_utils.runs import CleanRun, clean_run
-from th_utils.svd import HeadSVD, ov_svd
+from th_utils.svd import HeadSVD
 from th_utils.tasks import ioi
-from th_utils.weights import from_bridge
 
 MOVER = (2, 1)
-
-
-@pytest.fixture(scope="module")
-def bridge(tiny_model):
-    return models.load(tiny_model)
-
-
-@pytest.fixture(scope="module")
-def svd(bridge) -> HeadSVD:
-    return ov_svd(from_bridge(bridge))
 
 
 @pytest.fixture(scope="module")

@@ -8,26 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from th_utils import line, line_limits, line_steering, models, steering
+from th_utils import line, line_limits, line_steering, steering
 from th_utils.components import random_directions
 from th_utils.errors import CompanionError
 from th_utils.patching import direct_query, head_outputs
 from th_utils.runs import CleanRun, clean_run
-from th_utils.svd import HeadSVD, ov_svd
 from th_utils.tasks import ioi
-from th_utils.weights import from_bridge
 
 SENDER, OTHER, MOVER = (0, 1), (1, 2), (2, 1)
-
-
-@pytest.fixture(scope="module")
-def bridge(tiny_model):
-    return models.load(tiny_model)
-
-
-@pytest.fixture(scope="module")
-def svd(bridge) -> HeadSVD:
-    return ov_svd(from_bridge(bridge))
 
 
 @pytest.fixture(scope="module")

@@ -8,28 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from th_utils import line, line_steering, models, steering
+from th_utils import line, line_steering, steering
 from th_utils.bootstrap import mean_interval
 from th_utils.components import random_directions
 from th_utils.line_steering import Preference
 from th_utils.patching import ComponentEdit, run_edited
 from th_utils.runs import CleanRun, clean_run
-from th_utils.svd import HeadSVD, ov_svd
 from th_utils.tasks import ioi
-from th_utils.weights import from_bridge
 
 SENDER, OTHER, MOVER = (1, 2), (0, 1), (2, 1)
 REACH = 6.0  # random models write little: far enough for something to happen
-
-
-@pytest.fixture(scope="module")
-def bridge(tiny_model):
-    return models.load(tiny_model)
-
-
-@pytest.fixture(scope="module")
-def svd(bridge) -> HeadSVD:
-    return ov_svd(from_bridge(bridge))
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,9 @@ def test_chosen_components_are_coloured_and_named():
                   if figures.ink(bar.get_facecolor()[:3], contrast=1) == colour]  # fmt: skip
         assert tinted == sorted([3 + j, 7])
         assert [text.get_text() for text in axes.texts] == [f"1{j}.{j}.{3 + j}"]
+        below = figure.axes[3 + j]
+        heights = [bar.get_height() for bar in below.patches]
+        assert [text.get_text() for text in below.texts] == [f"1{j}.{j}.{np.argmax(heights)}"]
         assert bars[3 + j].get_height() == pytest.approx(5.0), "in per cent"
 
 
@@ -104,6 +107,26 @@ def test_weights_alone_have_one_row_with_the_two_highest_in_colour():
         tinted = [k for k, bar in enumerate(axes.patches)
                   if figures.ink(bar.get_facecolor()[:3], contrast=1) == colour]  # fmt: skip
         assert tinted == sorted(np.argsort(-heights)[:2]) and 3 + j in tinted
+
+
+@pytest.mark.parametrize("highest", [0, 1, 29, 61, 63])
+@pytest.mark.parametrize("kind", ["V", "K"])
+def test_names_lie_on_no_mark(kind, highest):
+    """Whichever component it is: neither on a bar nor on a circle, and inside the panel."""
+    table = panels(kind, measured=False)
+    for row, k in enumerate(table.columns["component"]):
+        table.columns["composition"][row] = 0.12 if k == highest else 0.11
+    figure, _ = drawn(lambda: writers.panels(table))
+    for axes in figure.axes:
+        (name,) = axes.texts
+        box, frame = name.get_window_extent(), axes.get_window_extent()
+        assert name.get_text().endswith(f".{highest}")
+        assert box.y1 <= frame.y1 + 1 and box.x0 >= frame.x0 - 1 and box.x1 <= frame.x1 + 1
+        top = max(bar.get_window_extent().y1 for bar in axes.patches)
+        for line in axes.lines:
+            if line.get_marker() == "o":
+                top = max(top, axes.transData.transform(line.get_xydata())[:, 1].max())
+        assert box.y0 > top
 
 
 def test_curves_are_drawn_in_per_cent():

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from tables import changed
 
+from th_utils import width
 from th_utils.bootstrap import Interval
 from th_utils.prose import writers as words
 from th_utils.roles import ROLES, Roles
 from th_utils.width import Joint
 from th_utils.writer_effects import Channel, PairEffects
 from th_utils.writers import Input, Pair
-
-
-def changed(table: dict, column: str, row: int, value) -> dict:
-    other = copy.deepcopy(table)
-    other[column][row] = value
-    return other
 
 
 def some_roles(source="measured", **heads) -> Roles:
@@ -90,30 +85,54 @@ def test_spread():
     assert "is 1.7 times the median" in text
 
 
+def ranged(value: float, width: float = 0.01) -> Interval:
+    return Interval(value, value - width, value + width)
+
+
 @pytest.mark.parametrize(
-    "whole, rest", [(2.0, "Most of it is written by others"), (7.9, "next to nothing"), (5.0, None)]
-)
+    "whole, rest",
+    [(ranged(0.25), "Most of it is written by others"), (ranged(0.97), "next to nothing"),
+     (ranged(0.6), None), (ranged(0.49, 0.02), None), (ranged(0.91, 0.02), None)],
+)  # fmt: skip
 def test_share(whole, rest):
-    text = words.share("V", channel((3, 0), (5, 1)), joint(whole=whole), Interval(0.6, 0.5, 0.7))
-    assert "All 2 duplicate-token heads together" in text
-    assert "the strongest of the inhibition heads, 20.1, read by value" in text
-    assert f"take away {whole / 8:.0%} of the distance" in text
-    assert "do 60% of that (95% interval 50% to 70%)" in text and "at random 1.0%" in text
+    both = channel((3, 0), (5, 1))
+    text = words.share("V", both, whole, ranged(0.6), ranged(0.0123, 0.002))
+    assert text.startswith(
+        "The 2 duplicate-token heads before 20.1, the strongest of the inhibition heads, taken out "
+        f"of its value, take away {whole.value:.0%} (95% interval {whole.low:.0%} to "
+    )
+    assert "of the distance" in text and "components of each alone do 60% (95% interval 59%" in text
+    assert text.endswith("at random 1.2% (95% interval 1.0% to 1.4%).")
     for said in ("written by others", "next to nothing"):
         assert (said in text) == (rest is not None and said in rest)
 
 
+def test_share_counts_the_writers_of_the_strongest_reader():
+    both = channel((3, 0), (5, 1))
+    other = replace(both.effects[0], pair=Pair("V", (4, 4), (9, 9), torch.zeros(3), None))
+    both.effects.append(other)
+    text = words.share("V", both, ranged(0.6), ranged(0.6), ranged(0.01))
+    assert text.startswith("The 2 duplicate-token heads")
+
+
 def test_share_by_key():
-    text = words.share("K", channel((3, 0)), joint("K"), Interval(0.61, 0.5, 0.7))
-    assert (
-        "All 1 previous-token heads together" in text and "the induction heads read by key" in text
+    text = words.share("K", channel((3, 0)), ranged(0.25), ranged(0.61), ranged(0.01))
+    assert text.startswith(
+        "The one previous-token head before the induction heads, taken out of their keys, takes "
+        "away 25% (95% interval 24% to 26%) of the attention."
     )
-    assert "25% of the attention" in text
+    assert "The two leading components alone do 61%" in text
+
+
+def test_of_how_much():
+    assert "take away 21% (95% interval 20% to 22%) of" in words.of_how_much(ranged(0.21))
 
 
 def test_through():
-    text = words.through({"leading": 0.123, "whole": 0.456}, 0.789)
-    assert "score of 0.79 falls by 0.12 for" in text and "by 0.46 for all" in text
+    numbers = {"leading": ranged(0.123), "whole": ranged(0.456)}
+    text = words.through(numbers, ranged(0.789))
+    assert "score of 0.79 (95% interval 0.78 to 0.80) falls by 0.12 (95% interval 0.11 to" in text
+    assert "by 0.46 (95% interval 0.45 to 0.47) for all" in text
 
 
 AGREEMENT = {
@@ -133,35 +152,46 @@ def test_agreement():
     assert text.startswith("3 pairs of heads: rank correlations between -0.10 and 0.80")
     assert "permuted) in 1;" in text and "effect in 1 of them" in text
     assert "0.80 in the pair with the largest effect, from 5.1 to 9.2." in text
-    assert "correlates 0.30 with the effect in the mean" in text and text.endswith("0.40.")
+    assert "the composition score correlates 0.30 with the effect, the mere order" in text
+    assert text.endswith("by singular value, 0.30, and the score of two components, "
+                         "$|v_k \\cdot u_j|$, 0.40.")  # fmt: skip
+    other = words.agreement(changed(AGREEMENT, "order", 0, 1.0))
+    assert "singular value, 0.60, and" in other and "score correlates 0.30" in other
     assert "permuted) in 2;" in words.agreement(changed(AGREEMENT, "p", 0, 0.01))
     assert "effect in 2 of them" in words.agreement(changed(AGREEMENT, "coincide", 0, True))
     by_key = words.agreement({**AGREEMENT, "facing": [None] * 3})
-    assert "cdot" not in by_key and by_key.endswith("0.30 with the effect in the mean.")
+    assert "cdot" not in by_key and by_key.endswith("by singular value, 0.30.")
 
 
 def test_width():
     ordered = [joint("Q", (0.7, 0.9, 1.0, 1.0)), joint("V"), joint("K", (0.2, 0.4, 0.6, 1.0))]
-    lines = words.width(ordered, None).splitlines()
+    curves = width.curves_table(ordered, seed=0)
+    lines = words.width(ordered, None, curves).splitlines()
     assert len(lines) == 3
-    assert "into the main mover's query: 1 of 4 components" in lines[0]
-    assert "half of the whole effect, 2 for four fifths; the two leading ones 90%" in lines[0]
-    assert "value: 2 of 4 components" in lines[1] and "scores 30%, two at random 3%" in lines[1]
-    assert "keys: 3 of 4 components" in lines[2]
+    assert (
+        "into the main mover's query: half of the whole effect takes 1 of 4 components of each "
+        "writer, four fifths 2; the two leading ones do 90% (90% to 90%)"
+    ) in lines[0]
+    assert "value: half of the whole effect takes 2 of 4" in lines[1]
+    assert "scores 30% (30% to 30%), two at random 3% (3% to 3%)." in lines[1]
+    assert "keys: half of the whole effect takes 3 of 4" in lines[2]
+    at = curves["components"].index(2)
+    wide = changed(changed(curves, "low", at, 0.81), "high", at, 0.95)
+    assert "do 90% (81% to 95%)" in words.width(ordered, None, wide)
 
 
 @pytest.mark.parametrize(
     "two, verdict",
     [
-        (0.2, "is wider than the one by value, where two carry 60%, and two components are not"),
-        (0.55, "is wider than the one by value, where two carry 60%."),
-        (0.7, "is no wider than the one by value, where two carry 60%."),
+        (0.55, "is wider than the one by value, where two carry 60% (60% to 60%)."),
+        (0.7, "is no wider than the one by value, where two carry 60% (60% to 60%)."),
     ],
 )
 def test_width_before_the_softmax(two, verdict):
     ordered = [joint("V"), joint("K", (0.3, 0.65, 1.0, 1.0))]
-    text = words.width(ordered, joint("K", (0.1, two, 0.75, 1.0)))
-    assert f"carry {two:.0%} of the whole effect instead of 65%" in text
+    scores = joint("K", (0.1, two, 0.75, 1.0))
+    text = words.width(ordered, scores, width.curves_table(ordered, seed=0, scores=scores))
+    assert f"carry {two:.0%} ({two:.0%} to {two:.0%}) of the whole effect instead of 65%" in text
     assert "four fifths take 4 components" in text and verdict in text
 
 
@@ -184,38 +214,77 @@ def test_removal():
     assert "0.99 (some)" in words.removal(changed(REMOVAL, "inhibition mean", 1, 0.99))
 
 
+def test_lost():
+    table = {"removed": ["nothing", "some"]}
+    for name, values in (
+        ("inhibition", (0.45, 0.12)),
+        ("logit difference", (5.31, 3.52)),
+        ("inhibition fall", (0, 0.33)),
+        ("logit difference fall", (0, 1.79)),
+    ):
+        for end, less in (("mean", 0), ("low", 0.1), ("high", -0.1)):
+            table[f"{name} {end}"] = [value - less for value in values]  # fmt: skip
+    text = words.lost(table)
+    assert "the score is 0.45 (0.35 to 0.55) and the logit difference 5.3 (5.2 to 5.4)" in text
+    assert text.splitlines()[-1] == "| some | 0.33 (0.23 to 0.43) | 1.8 (1.7 to 1.9) |"
+    assert "| nothing |" not in text
+
+
 EVERYONE = {
-    "kind": ["V", "V", "V", "K"],
-    "reader": ["20.0"] * 3 + ["18.6"],
-    "name": ["MLP 7", "17.4", "14.3", "16.0"],
-    "role": ["other", "induction", "duplicate-token", "previous-token"],
-    "mean": [0.6, 0.4, 0.1, 0.97],
-    "rank": [1, 2, 3, 1],
-    "of": [50, 50, 50, 40],
+    "kind": ["V", "V", "V", "K", "K"],
+    "reader": ["20.0"] * 3 + ["18.6"] * 2,
+    "name": ["MLP 7", "17.4", "14.3", "MLP 9", "16.0"],
+    "role": ["other", "induction", "duplicate-token", "other", "previous-token"],
+    "mean": [0.6, 0.4, 0.1, -1.4, 0.97],
+    "low": [0.5, 0.3, 0.05, -1.8, 0.95],
+    "high": [0.7, 0.5, 0.15, -1.1, 0.99],
+    "rank": [1, 2, 3, 1, 2],
+    "of": [50, 50, 50, 40, 40],
 }
 
 
 def test_everyone():
     text = words.everyone(EVERYONE)
-    assert text.startswith("The value of 20.0 loses most of what is watched (60%) without MLP 7 ")
-    assert "the strongest duplicate-token head, 14.3, is number 3 of 50 in size with 10%)" in text
-    assert text.endswith("the key of 18.6 loses most of what is watched (97%) without "
-                         "previous-token head 16.0.")  # fmt: skip
+    by_value, by_key = text.split(". ")
+    assert by_value == (
+        "For the value of 20.0, the distance between the two orders falls most without MLP 7, by "
+        "60% (95% interval 50% to 70%); the duplicate-token head 14.3 is number 3 of 50 in size, "
+        "with 10% (95% interval 5% to 15%)"
+    )
+    assert by_key == (
+        "For the key of 18.6, the attention falls most without the previous-token head 16.0, by "
+        "97% (95% interval 95% to 99%); without 1 of the 2 drawn it grows instead, most without "
+        "MLP 9, by 140% (95% interval 110% to 180%)"
+    )
+
+
+def test_everyone_otherwise():
     text = words.everyone(changed(EVERYONE, "mean", 1, 0.7))
-    assert "(70%) without induction head 17.4 (the strongest" in text
+    assert "falls most without the induction head 17.4, by 70%" in text
     text = words.everyone(changed(EVERYONE, "role", 2, "other"))
-    assert "no duplicate-token head is among the first 3 of 50" in text
+    assert "no duplicate-token head is among the 3 largest of 50" in text
+    text = words.everyone(changed(EVERYONE, "mean", 4, -2.0))
+    by_key = text.split(". ")[1]
+    assert "falls" not in by_key and "without 2 of the 2 drawn it grows" in by_key
+    assert "most without the previous-token head 16.0, by 200%" in by_key
 
 
 def test_instead():
     mine = {"distance whole": 0.53, "distance leading": 0.37, "whole": 0.234, "leading": 0.1}
     theirs = {"distance whole": 0.21, "distance leading": 0.14, "whole": 0.07, "leading": 0.05}
-    text = words.instead("induction", mine, theirs)
-    assert text.startswith("The induction heads look") and "takes away 53%" in text
-    assert "heads' 21%)" in text and "components 37% (14%)" in text and "by 0.23 (0.07)" in text
+    mine, theirs = ({k: ranged(x) for k, x in of.items()} for of in (mine, theirs))
+    text = words.instead("induction", mine, theirs, (20, 1))
+    assert text.startswith("The induction heads, too,") and "value of 20.1" in text
+    assert text.splitlines()[-2:] == [
+        "| duplicate-token heads | 21% (20% to 22%) | 14% (13% to 15%) | 0.07 (0.06 to 0.08) | "
+        "0.05 (0.04 to 0.06) |",
+        "| induction heads | 53% (52% to 54%) | 37% (36% to 38%) | 0.23 (0.22 to 0.24) | "
+        "0.10 (0.09 to 0.11) |",
+    ]
 
 
 def test_draws():
     one = joint()
     other = replace(one, others=np.tile([0.0, -0.6, 0.12], (4, 1)))
-    assert words.draws(other) == "largest of 3 single draws 0.50 of the leading ones"
+    said = "The largest of 3 single draws does 0.50 of what the leading ones do."
+    assert words.draws(other) == said

@@ -9,25 +9,16 @@ from torch import Tensor
 
 from th_utils import models, sites, value_removal, writers
 from th_utils.attention import inhibition_score
-from th_utils.components import mover_score
+from th_utils.bootstrap import mean_interval
+from th_utils.components import mover_score, ratio
 from th_utils.errors import CompanionError
 from th_utils.patching import direct_query, head_outputs
-from th_utils.svd import HeadSVD, ov_svd
+from th_utils.svd import ov_svd
 from th_utils.tasks import ioi
 from th_utils.weights import from_bridge
 from th_utils.width import Written, one_by_one
 
 FIRST, SECOND = (0, 2), (1, 1)
-
-
-@pytest.fixture(scope="module")
-def bridge(tiny_model):
-    return models.load(tiny_model)
-
-
-@pytest.fixture(scope="module")
-def svd(bridge) -> HeadSVD:
-    return ov_svd(from_bridge(bridge))
 
 
 @pytest.fixture(scope="module")
@@ -155,17 +146,19 @@ def some_written(bridge, at, svd, writer) -> Written:
 def test_by_value_alone(bridge, at, svd):
     seen, mover = value_of(bridge, at, svd), (2, 1)
     two = [some_written(bridge, at, svd, writer) for writer in ((0, 1), (0, 3))]
-    found = value_removal.by_value_alone(bridge, at, seen, svd.V[SECOND][:, 2], two, mover)
+    found = value_removal.by_value_alone(bridge, at, seen, svd.V[SECOND][:, 2], two, mover, seed=0)
     whole = seen.fall(-(two[0].output + two[1].output)[:, None])
     gone = [w.directions[w.by_effect[:2]] for w in two]
     delta = -sum((w.output @ v.T) @ v for w, v in zip(two, gone, strict=True))
     part = seen.fall(delta[:, None])
-    clean = float(seen.clean.mean())
-    assert found["distance whole"] == pytest.approx(float(whole.mean()) / clean, abs=1e-4)
-    assert found["distance leading"] == pytest.approx(float(part.mean()) / clean, abs=1e-4)
+    clean = ioi.pair_means(seen.clean)
     for name, falls in (("whole", whole), ("leading", part)):
+        share = ratio(ioi.pair_means(falls)[:, 0], clean, seed=0)
+        assert found[f"distance {name}"] == pytest.approx(share, rel=1e-3, abs=1e-4)
         through = value_removal.through_mover(bridge, at, seen, svd.V[SECOND][:, 2], falls, mover)
-        assert found[name] == pytest.approx(float(through.mean()), abs=1e-5)
+        expected = mean_interval(ioi.pair_means(through)[:, 0], seed=0)
+        assert found[name] == pytest.approx(expected, abs=1e-5)
+        assert found[name].low < found[name].high
 
 
 def test_removal_table(tiny_gpt2):
@@ -206,6 +199,15 @@ def test_removal_table(tiny_gpt2):
         assert mean == pytest.approx(float(difference.mean()), abs=1e-4)
         low, high = (table[f"inhibition {end}"][row] for end in ("low", "high"))
         assert low <= table["inhibition mean"][row] <= high
+        paired = {
+            "inhibition": mover_score(at.run, mover) - score,
+            "logit difference": at.run.logit_difference - difference,
+        }
+        for name, fall in paired.items():
+            ends = [table[f"{name} fall {end}"][row] for end in ("mean", "low", "high")]
+            expected = mean_interval(ioi.pair_means(fall), seed=0)
+            assert ends == pytest.approx(list(expected), abs=2e-4)
+    assert [table[f"inhibition fall {end}"][0] for end in ("mean", "low", "high")] == [0.0] * 3
     np.testing.assert_allclose(result.clean, ioi.pair_means(mover_score(at.run, mover)))
     for found, cut in ((result.leading, cuts[0]), (result.whole, cuts[1])):
         fall = mover_score(at.run, mover) - hooked(bridge, at, cut, mover)[0]

@@ -12,7 +12,6 @@ from th_utils.components import direct_effects, direct_fall, leading
 from th_utils.errors import CompanionError
 from th_utils.patching import head_outputs, remove
 from th_utils.roles import ROLES, Roles
-from th_utils.svd import HeadSVD, ov_svd
 from th_utils.tasks import ioi
 from th_utils.weights import from_bridge
 from th_utils.width import Joint, Written, one_by_one
@@ -129,11 +128,6 @@ def bridge(tiny_llama):
 @pytest.fixture(scope="module")
 def roles() -> Roles:
     return Roles("measured", {role: HEADS.get(role, []) for role in ROLES})
-
-
-@pytest.fixture(scope="module")
-def svd(bridge) -> HeadSVD:
-    return ov_svd(from_bridge(bridge))
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from th_utils import composition, engine, models, sites, writer_effects, writers
+from th_utils import composition, engine, sites, writer_effects, writers
 from th_utils.components import direct_effects, direct_fall, leading
 from th_utils.fullforward import FullForward
 from th_utils.patching import head_outputs, remove
 from th_utils.roles import ROLES, Roles
 from th_utils.runs import clean_run
-from th_utils.svd import HeadSVD, ov_svd
 from th_utils.tasks import ioi
-from th_utils.weights import AttentionWeights, from_bridge
 
 WRITER, READER, MOVER = (0, 1), (1, 2), (2, 1)
 LEAD = 3
@@ -28,21 +26,6 @@ ROLES_HERE = some_roles(
     mover=[MOVER], inhibition=[READER, (2, 0), (1, 0)], duplicate_token=[WRITER, (0, 2), (1, 1)],
     induction=[(1, 3), (2, 3)], previous_token=[(0, 0), (1, 1)],
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def bridge(tiny_model):
-    return models.load(tiny_model)
-
-
-@pytest.fixture(scope="module")
-def weights(bridge) -> AttentionWeights:
-    return from_bridge(bridge)
-
-
-@pytest.fixture(scope="module")
-def svd(weights) -> HeadSVD:
-    return ov_svd(weights)
 
 
 @pytest.fixture(scope="module")

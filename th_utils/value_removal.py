@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from th_utils.bootstrap import mean_interval
-from th_utils.components import mover_score, scores_of
+from th_utils.bootstrap import Interval, mean_interval
+from th_utils.components import mover_score, ratio, scores_of
 from th_utils.engine import from_bridge
 from th_utils.errors import CompanionError
 from th_utils.patching import answer_logits, direct_query
@@ -62,26 +62,28 @@ def by_value_alone(
     direction: Float[Tensor, " d_model"],
     written: Sequence[Written],
     mover: Head,
-) -> dict[str, float]:
+    *,
+    seed: int,
+) -> dict[str, Interval]:
     """Two leading components of each writer, and all they write, out of one value alone.
 
     Returns:
         "leading" and "whole": mean falls of the mover's inhibition score through the component;
         "distance leading" and "distance whole": of the distance between the orders, as shares.
+        Intervals over pairs of prompts.
     """
     cases = torch.stack(
         [sum(one_by_one(w, w.by_effect[:2])[:, -1] for w in written),
          -sum(w.output for w in written)], dim=1
     )  # fmt: skip
     falls = seen.fall(cases)
-    leading, whole = through_mover(bridge, at, seen, direction, falls, mover).mean(0).tolist()
-    share, all_of_it = (falls.mean(0) / seen.clean.mean()).tolist()
-    return {
-        "leading": leading,
-        "whole": whole,
-        "distance leading": share,
-        "distance whole": all_of_it,
-    }
+    scores = ioi.pair_means(through_mover(bridge, at, seen, direction, falls, mover))
+    distances, clean = ioi.pair_means(falls), ioi.pair_means(seen.clean)
+    found = {}
+    for case, name in enumerate(("leading", "whole")):
+        found[name] = mean_interval(scores[:, case], seed=seed)
+        found[f"distance {name}"] = ratio(distances[:, case], clean, seed=seed)
+    return found
 
 
 @torch.no_grad()
@@ -221,7 +223,8 @@ def remove_from_values(
 
     Returns:
         The table has columns removed, control (bool), and mean, low, high of what is left of the
-        mover's inhibition score and of the logit difference ("inhibition mean", ...).
+        mover's inhibition score and of the logit difference ("inhibition mean", ...), and of what
+        they lose ("inhibition fall mean", ...).
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -269,9 +272,12 @@ def remove_from_values(
         "control": [removed == control for removed in left],
     }
     for quantity in clean:
-        intervals = [mean_interval(values[quantity], seed=seed) for values in left.values()]
-        for end, i in (("mean", 0), ("low", 1), ("high", 2)):
-            table[f"{quantity} {end}"] = [interval[i] for interval in intervals]
+        kept = [values[quantity] for values in left.values()]
+        lost = [clean[quantity] - values for values in kept]
+        for name, rows in ((quantity, kept), (f"{quantity} fall", lost)):
+            intervals = [mean_interval(values, seed=seed) for values in rows]
+            for end, i in (("mean", 0), ("low", 1), ("high", 2)):
+                table[f"{name} {end}"] = [interval[i] for interval in intervals]
     inhibition = falls["inhibition"]
     return Removal(
         table, clean["inhibition"], inhibition[:, 0], inhibition[:, 1], inhibition[:, fixed:]

@@ -13,10 +13,10 @@ from torch import Tensor
 from th_utils.bootstrap import (
     Interval,
     bootstrap,
-    mean_interval,
     permutation_null,
     rank_correlation,
 )
+from th_utils.components import ratio
 from th_utils.roles import Roles, label, role_of
 from th_utils.sites import Sites
 from th_utils.tasks import ioi
@@ -129,16 +129,17 @@ def everyone(
 
     Returns:
         For each input the `n` largest falls whatever the sign, largest size first. Columns: kind,
-        reader, name, role, mean, low, high (95% bootstrap interval over pairs of prompts), as
-        shares of the clean value; rank, of (how many there are).
+        reader, name, role, mean, low, high (mean fall as a share of the mean clean value, with a
+        95% bootstrap interval over pairs of prompts, both resampled together); rank, of (how many
+        there are).
     """
     rows = []
     for seen in inputs:
         names, written = _written(bridge, at, seen, roles)
-        falls = ioi.pair_means(_in_parts(seen, written)) / float(seen.clean.double().mean())
+        falls, clean = ioi.pair_means(_in_parts(seen, written)), ioi.pair_means(seen.clean)
         first = np.argsort(-np.abs(falls.mean(0)), kind="stable")[:n]
         for rank, i in enumerate(first, 1):
-            mean, low, high = mean_interval(falls[:, i], seed=seed)
+            mean, low, high = ratio(falls[:, i], clean, seed=seed)
             rows.append(
                 dict(
                     kind=seen.kind,

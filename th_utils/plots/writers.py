@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
-from th_utils.figures import PALETTE, SINGLE, WIDE, ink, label_points, new_figure
+from th_utils.figures import PALETTE, SINGLE, WIDE, ink, new_figure
 from th_utils.results import Results
 
 ROLE = {"Q": "inhibition", "V": "duplicate-token", "K": "previous-token"}
@@ -14,6 +16,7 @@ EFFECT = {
     "K": ("fall of attention,\npoints", 100),
 }
 INPUT = {"V": "value", "K": "key"}
+WATCHED = {"V": "the distance between the orders", "K": "the attention"}
 CHANNEL = {
     "Q": "inhibition → mover\nquery",
     "V": "duplicate → inhibition\nvalue",
@@ -51,7 +54,6 @@ def panels(results: Results) -> Figure:
         if c["facing"][at[0]] is not None:
             facing = np.array([c["facing"][n] for n in at])
             bottom.plot(k, facing, "o", ms=2.5, mfc="white", mec="0.2", mew=0.6)
-            score = np.maximum(score, facing)  # the name goes to the highest mark
         bottom.set_xlabel("component")
         named.append((bottom, k, score, pair))
         if measured:
@@ -65,10 +67,30 @@ def panels(results: Results) -> Figure:
     if measured:
         grid[0, 0].set_ylabel(title)
     grid[-1, 0].set_ylabel(f"composition score\nwith the {INPUT[m['kind']]}")
+    for row in grid:
+        low, high = row[0].get_ylim()
+        row[0].set_ylim(low, high + 0.16 * (high - low))  # room for the names above all marks
     for axes, k, values, pair in named:
-        best = int(np.argmax(values))
-        label_points(axes, [k[best]], [values[best]], [f"{pair[0]}.{k[best]}"])
+        _name_highest(axes, k, values, pair[0])
     return figure
+
+
+def _name_highest(axes: Any, k: np.ndarray, values: np.ndarray, writer: str) -> None:
+    """Name the component with the highest bar at the top of the panel, tied to it by a line."""
+    best = int(np.argmax(values))
+    low, high = axes.get_ylim()
+    top = high - 0.13 * (high - low)
+    axes.plot([k[best]] * 2, [values[best], top], color="0.5", lw=0.5, zorder=0)
+    place = (k[best] - k[0]) / max(k[-1] - k[0], 1)
+    axes.annotate(
+        f"{writer}.{k[best]}",
+        (k[best], top),
+        xytext=(0, 1),
+        textcoords="offset points",
+        ha="left" if place < 0.2 else "right" if place > 0.8 else "center",
+        va="bottom",
+        fontsize=8,
+    )
 
 
 STYLES = {
@@ -157,5 +179,5 @@ def everyone(results: Results) -> Figure:
         axes.set_ylim(n - 0.4, -0.6)
         axes.margins(x=0.4)
         axes.set_title(f"{INPUT[kind]} of {c['reader'][at[0]]}")
-        axes.set_xlabel("share of what is watched, %")
+        axes.set_xlabel(f"fall of {WATCHED[kind]}, %\n(below 0 it grows)")
     return figure

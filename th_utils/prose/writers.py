@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from th_utils.bootstrap import Interval
+from th_utils.prose.channels import rows
 from th_utils.roles import Head, Roles, label
 from th_utils.width import Joint, needed
 from th_utils.writer_effects import Channel
@@ -78,37 +80,47 @@ def panels(table: dict[str, list]) -> str:
     return "; ".join(parts)
 
 
-def share(kind: str, channel: Channel, joint: Joint, part: Interval) -> str:
+def share(kind: str, channel: Channel, whole: Interval, part: Interval, others: Interval) -> str:
     """What the leading components do of all that the writers do, and how much that is."""
     writers, readers, _ = CHANNELS[kind]
-    numbers = len({e.pair.writer for e in channel.effects})
+    reader = channel.reader
     if kind == "V":
-        readers = f"the strongest of the {_plural(readers)}, {label(channel.reader)},"
+        n = sum(e.pair.reader == reader for e in channel.effects)
+        of = f"{label(reader)}, the strongest of the {_plural(readers)}, taken out of its value,"
     else:
-        readers = f"the {_plural(readers)}"
-    whole = joint.whole.mean() / joint.clean.mean()
+        n = len({e.pair.writer for e in channel.effects})
+        of = f"the {_plural(readers)}, taken out of their keys,"
     rest = (
         " Most of it is written by others, then."
-        if whole < 0.5
+        if whole.high < 0.5
         else " Without them next to nothing of it is left."
-        if whole > 0.9
+        if whole.low > 0.9
         else ""
     )
+    takes, each = ("take", " of each") if n > 1 else ("takes", "")
     return (
-        f"All {numbers} {_plural(writers)} together, taken out of what {readers} read by "
-        f"{INPUT[kind]}, "
-        f"take away {whole:.0%} of {KNOWN[kind]}.{rest} Their two leading components alone do "
-        f"{part.value:.0%} of that (95% interval {part.low:.0%} to {part.high:.0%}), as many "
-        f"others drawn at random {abs(joint.others.mean()) / abs(joint.whole.mean()):.1%}."
+        f"The {f'{n} {_plural(writers)}' if n > 1 else f'one {writers} head'} before {of} "
+        f"{takes} away {_ranged(whole, '.0%')} of {KNOWN[kind]}.{rest} The two leading "
+        f"components{each} alone do {_ranged(part, '.0%')} of that, as many others drawn at random "
+        f"{_ranged(others, '.1%')}."
     )
 
 
-def through(numbers: dict[str, float], clean: float) -> str:
+def of_how_much(whole: Interval) -> str:
+    """How much the whole is that a share is taken of, for the claim's note."""
+    return (
+        "A share of what these heads do: their whole outputs take away "
+        f"{_ranged(whole, '.0%')} of the distance."
+    )
+
+
+def through(numbers: dict[str, Interval], clean: Interval) -> str:
     """What of the mover's inhibition goes with the distance, through one component."""
     return (
-        f"What the component no longer says reaches the main mover's query: its inhibition score "
-        f"of {clean:.2f} falls by {numbers['leading']:.2f} for the leading components and by "
-        f"{numbers['whole']:.2f} for all that these heads write, everything else held."
+        f"What the component no longer says is missing in the main mover's query: its inhibition "
+        f"score of {_ranged(clean, '.2f')} falls by {_ranged(numbers['leading'], '.2f')} for the "
+        f"leading components and by {_ranged(numbers['whole'], '.2f')} for all that these heads "
+        "write, everything else held."
     )
 
 
@@ -122,18 +134,28 @@ def agreement(table: dict[str, list]) -> str:
         f"{sum(p < 0.05 for p in table['p'])}; {rho[first]:.2f} in the pair with the largest "
         f"effect, from {table['writer'][first]} to {table['reader'][first]}. The component with "
         f"the highest score is the one with the largest effect in {sum(table['coincide'])} of "
-        "them. The mere order of the components, by singular value, correlates "
-        f"{np.mean(table['order']):.2f} with the effect in the mean"
+        "them. On average over the pairs the composition score correlates "
+        f"{rho.mean():.2f} with the effect, the mere order of the components, by singular value, "
+        f"{np.mean(table['order']):.2f}"
     )
     if table["facing"][0] is None:
         return text + "."
     return (
-        f"{text}; the score of two components, $|v_k \\cdot u_j|$, {np.mean(table['facing']):.2f}."
+        f"{text}, and the score of two components, $|v_k \\cdot u_j|$, "
+        f"{np.mean(table['facing']):.2f}."
     )
 
 
-def width(joints: Sequence[Joint], scores: Joint | None) -> str:
-    """How many components of each writer are needed, channel by channel, in plain words."""
+def width(joints: Sequence[Joint], scores: Joint | None, curves: dict[str, list]) -> str:
+    """How many components of each writer are needed, channel by channel, in plain words.
+
+    `curves` is `width.curves_table` of the same channels.
+    """
+    two = {
+        (row["kind"], row["order"]): f"{row['share']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
+        for row in rows(curves)
+        if row["components"] == 2
+    }
     lines = []
     names = {
         "Q": "inhibition heads into the main mover's query",
@@ -143,33 +165,29 @@ def width(joints: Sequence[Joint], scores: Joint | None) -> str:
     for joint in joints:
         half, most = (needed(joint, level) for level in LEVELS)
         lines.append(
-            f"- {names[joint.kind]}: {half} of {joint.by_effect.shape[1]} components of each "
-            f"writer for half of the whole effect, {most} for four fifths; the two leading ones "
-            f"{_share(joint.leading, joint.whole):.0%}, the two with the highest composition "
-            f"scores {_share(joint.by_score[:, 1], joint.whole):.0%}, two at random "
-            f"{_share(joint.random[:, 1], joint.whole):.0%}."
+            f"- {names[joint.kind]}: half of the whole effect takes {half} of "
+            f"{joint.by_effect.shape[1]} components of each writer, four fifths {most}; the two "
+            f"leading ones do {two[joint.kind, 'by effect']}, the two with the highest composition "
+            f"scores {two[joint.kind, 'by score']}, two at random {two[joint.kind, 'at random']}."
         )
     text = "\n".join(lines)
     if scores is None:
         return text
-    two = _share(scores.leading, scores.whole)
-    bounded = next(joint for joint in joints if joint.kind == "K")
-    seen = _share(bounded.leading, bounded.whole)
     text += (
         "\n\nAttention is bounded: once it is gone, removing more changes nothing, so that few "
-        "components seem to do the work of all. Looked at afterwards (exploratory), on the "
-        f"attention *score*, before the softmax, the two leading components carry {two:.0%} of "
-        f"the whole effect instead of {seen:.0%}, and four fifths take {needed(scores, 0.8)} "
-        "components of each writer. "
+        "components can seem to do the work of all. Looked at afterwards (exploratory), on the "
+        "attention *score*, before the softmax, the two leading components carry "
+        f"{two[scores.kind, 'by effect, score']} of the whole effect instead of "
+        f"{two[scores.kind, 'by effect']}, and four fifths take {needed(scores, LEVELS[1])} "
+        "components of each writer."
     )
     value = next((joint for joint in joints if joint.kind == "V"), None)
     if value is None:
         return text
-    other = _share(value.leading, value.whole)
+    wider = _share(scores.leading, scores.whole) < _share(value.leading, value.whole)
     return text + (
-        f"By this measure the channel by key is {'wider' if two < other else 'no wider'} than the "
-        f"one by value, where two carry {other:.0%}"
-        + (", and two components are not the channel." if two < 0.5 else ".")
+        f" By this measure the channel by key is {'wider' if wider else 'no wider'} than the one "
+        f"by value, where two carry {two['V', 'by effect']}."
     )
 
 
@@ -187,53 +205,112 @@ def removal(table: dict[str, list]) -> str:
     return "Logit difference and inhibition score of the main mover: " + "; ".join(parts) + "."
 
 
-def everyone(table: dict[str, list]) -> str:
-    """Who contributes most to each input, and where the first head with the writers' role is."""
-    parts = []
-    for kind in dict.fromkeys(table["kind"]):
-        at = [i for i, k in enumerate(table["kind"]) if k == kind]
-        first = max(at, key=lambda i: table["mean"][i])
-        role = CHANNELS[kind][0]
-        mine = [i for i in at if table["role"][i] == role]
-        said = (
-            f"the {INPUT[kind]} of {table['reader'][at[0]]} loses most of what is watched "
-            f"({table['mean'][first]:.0%}) without {_named(table, first)}"
+def lost(table: dict[str, list]) -> str:
+    """What the mover's inhibition score and the logit difference lose, as a table."""
+    clean, *removed = rows(table)
+    lines = [
+        "| removed from the values | inhibition score of the main mover falls by | "
+        "logit difference falls by, nats |",
+        "| --- | --- | --- |",
+    ]
+    for row in removed:
+        cells = (
+            _cell(row, name, form)
+            for name, form in (("inhibition fall", ".2f"), ("logit difference fall", ".1f"))
         )
-        if first not in mine:
-            said += (
-                f" (the strongest {role} head, {table['name'][mine[0]]}, is number "
-                f"{table['rank'][mine[0]]} of {table['of'][first]} in size "
-                f"with {table['mean'][mine[0]]:.0%})"
-                if mine
-                else f" (no {role} head is among the first {len(at)} of {table['of'][first]})"
-            )
-        parts.append(said)
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:] + "."
-
-
-def _named(table: dict[str, list], i: int) -> str:
-    role = table["role"][i]
-    return table["name"][i] if role == "other" else f"{role} head {table['name'][i]}"
-
-
-def instead(role: str, numbers: dict[str, float], others: dict[str, float]) -> str:
-    """What heads of another role write into the same value, beside the duplicate-token heads."""
+        lines.append(f"| {row['removed']} | {' | '.join(cells)} |")
     return (
-        f"The {_plural(role)} look from the second mention at the token after the first, and they "
-        f"too come before the inhibition heads. Taken out of the same value, all that they write "
-        f"takes away {numbers['distance whole']:.0%} of the distance between the two orders "
-        f"(the duplicate-token heads' {others['distance whole']:.0%}), their two leading "
-        f"components {numbers['distance leading']:.0%} ({others['distance leading']:.0%}); "
-        f"through the component the mover's inhibition score falls by {numbers['whole']:.2f} "
-        f"({others['whole']:.2f})."
+        f"As the model is, the score is {_cell(clean, 'inhibition', '.2f')} and the logit "
+        f"difference {_cell(clean, 'logit difference', '.1f')} nats; 95% intervals in brackets, "
+        "those of the falls over pairs of prompts before and after.\n\n" + "\n".join(lines)
     )
+
+
+def everyone(table: dict[str, list]) -> str:
+    """Who takes most from each input, who adds most to it, and where the known writers are."""
+    return ". ".join(
+        _of_one([row for row in rows(table) if row["kind"] == kind])
+        for kind in dict.fromkeys(table["kind"])
+    )
+
+
+def _of_one(drawn: list[dict[str, Any]]) -> str:
+    kind, role = drawn[0]["kind"], CHANNELS[drawn[0]["kind"]][0]
+    mine = [row for row in drawn if row["role"] == role]
+    falls = [row for row in drawn if row["mean"] > 0]
+    rises = [row for row in drawn if row["mean"] < 0]
+    said = []
+    if falls:
+        most = max(falls, key=lambda row: row["mean"])
+        said.append(
+            f"{KNOWN[kind]} falls most without {_named(most)}, by {_percent(most)}"
+            + ("" if most in mine or not mine else f"; {_named(mine[0])} is number "
+               f"{mine[0]['rank']} of {mine[0]['of']} in size, with {_percent(mine[0])}")
+        )  # fmt: skip
+    if rises:
+        most = min(rises, key=lambda row: row["mean"])
+        said.append(
+            f"without {len(rises)} of the {len(drawn)} drawn it grows instead, most without "
+            f"{_named(most)}, by {_percent(most, -1)}"
+        )
+    if not mine:
+        said.append(f"no {role} head is among the {len(drawn)} largest of {drawn[0]['of']}")
+    return f"For the {INPUT[kind]} of {drawn[0]['reader']}, {'; '.join(said)}"
+
+
+def _named(row: dict[str, Any]) -> str:
+    return row["name"] if row["role"] == "other" else f"the {row['role']} head {row['name']}"
+
+
+def _percent(row: dict[str, Any], sign: int = 1) -> str:
+    low, high = sorted((sign * row["low"], sign * row["high"]))
+    return _ranged(Interval(sign * row["mean"], low, high), ".0%")
+
+
+def instead(
+    role: str, numbers: dict[str, Interval], others: dict[str, Interval], reader: Head
+) -> str:
+    """What heads of another role write into the same value, beside the duplicate-token heads."""
+    columns = {
+        "distance whole": ".0%",
+        "distance leading": ".0%",
+        "whole": ".2f",
+        "leading": ".2f",
+    }
+    lines = [
+        "| written by | the distance falls, all they write | two leading components of each | "
+        "the mover's inhibition score falls, all they write | two leading components of each |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, found in ((CHANNELS["V"][0], others), (role, numbers)):
+        cells = (
+            f"{found[key].value:{form}} ({found[key].low:{form}} to {found[key].high:{form}})"
+            for key, form in columns.items()
+        )
+        lines.append(f"| {_plural(name)} | {' | '.join(cells)} |")
+    return (
+        f"The {_plural(role)}, too, come before the inhibition heads, and from the second mention "
+        "they look at the token after the first. All heads of a role together, taken out of the "
+        f"value of {label(reader)}, everything else held:\n\n" + "\n".join(lines)
+    )
+
+
+def _ranged(x: Interval, form: str) -> str:
+    return f"{x.value:{form}} (95% interval {x.low:{form}} to {x.high:{form}})"
+
+
+def _cell(row: dict[str, Any], name: str, form: str) -> str:
+    value, low, high = (row[f"{name} {end}"] for end in ("mean", "low", "high"))
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
 def draws(joint: Joint) -> str:
     """The largest effect of any single random draw of other components."""
     means = joint.others.mean(axis=0) / joint.leading.mean()
-    return f"largest of {len(means)} single draws {np.abs(means).max():.2f} of the leading ones"
+    return (
+        f"The largest of {len(means)} single draws does {np.abs(means).max():.2f} of what the "
+        "leading ones do."
+    )
 
 
 def width_alt(joints: Sequence[Joint]) -> str:
