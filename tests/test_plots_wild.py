@@ -19,8 +19,8 @@ def coordinates() -> Results:
     columns: dict = {n: [] for n in ("panel", "source", "left", "right", "share")}
     edges = np.linspace(-40, 40, 61)
     for panel, source, middle, spread, n in (
-        ("task", "ABBA", -27, 5, 64),
-        ("task", "BABA", 26, 6, 64),
+        ("task", "ABBA", 27, 5, 64),
+        ("task", "BABA", -26, 6, 64),
         ("text", "ours", 0, 4, 5000),
     ):
         counts, _ = np.histogram(rng.normal(middle, spread, n), bins=edges)
@@ -46,7 +46,8 @@ def where() -> Results:
 
 
 def kinds() -> Results:
-    names = ["all", "story", "news", "recipe", "dialogue", "instructions", "in the public domain"]
+    names = ["all written by the model", "story", "news", "recipe", "dialogue", "instructions"]
+    names.append("in the public domain")
     columns: dict = {"kind": names, "texts": [24, *[4] * 5, 8]}
     for j, flag in enumerate(("active", "repetition", "enumeration")):
         share = [0.1 * (j + 1) * ((3 * i + j) % 7) / 7 for i in range(len(names))]

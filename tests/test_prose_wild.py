@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from th_utils.bootstrap import Interval
+from th_utils.line import Line
 from th_utils.prose import wild as words
 from th_utils.sightings import PROPERTIES, Sighting
+from th_utils.steering import Axes
 from th_utils.tasks.text import Text
 from th_utils.wild import Seen
 
@@ -34,7 +36,9 @@ def some_sighting(n: int = 4, length: int = 51) -> Sighting:
 
 
 def test_component():
-    text = words.component((4, 2), 13, (7, 1))
+    axes = Axes(((4, 2),), torch.eye(3)[:1], ("4.2.13",))
+    line = Line((4, 2), 13, axes, 1.0, -1.0)
+    text = words.component(line, (7, 1))
     assert "component 13 of head 4.2" in text and "main mover 7.1" in text
 
 
@@ -66,13 +70,13 @@ def where() -> dict:
 
 def test_where_and_repetition():
     assert words.where(where(), "repetition", "of others") == (
-        "In text of others a position looks at a token said before in 15% of all cases, in 16% of "
-        "the most active tenth and in 17% of the most active hundredth"
+        "In text of others, the head looks at a token said before at 15% of all positions, 16% of "
+        "the most active tenth and 17% of the most active hundredth"
     )
     text = words.repetition(where(), ["of ours", "of others"])
-    assert "0% of all cases, in 1%" in text and "15% of all cases" in text
-    assert "looks at the first token in 6% of all cases" in text
-    assert "in 88% of all cases" in words.repetition(
+    assert "0% of all positions, 1%" in text and "15% of all positions" in text
+    assert "looks at the first token at 6% of all positions" in text
+    assert "at 88% of all positions" in words.repetition(
         changed(where(), "share", 0, 0.88), ["of ours"]
     )
 
@@ -84,11 +88,15 @@ def test_where_and_repetition():
 )  # fmt: skip
 def test_lists(ends, said):
     text = words.lists(where(), {"strict": Interval(*ends)}, "of ours")
-    assert said in text and "in an enumeration in 9% of all cases" in text
+    assert said in text and "enumerations hold 9% of all positions" in text
 
 
 def test_kinds():
-    table = {"kind": ["all", "story", "news"], "texts": [9, 5, 4], "active": [0.01, 0.032, 0.0]}
+    table = {
+        "kind": ["all ours", "story", "news"],
+        "texts": [9, 5, 4],
+        "active": [0.01, 0.032, 0.0],
+    }
     assert words.kinds(table) == (
         "Share of active positions by kind of text: story 3.2%, news 0.0% (4 texts or more of each "
         "kind)"
@@ -98,24 +106,51 @@ def test_kinds():
 
 def test_concentration():
     assert words.concentration(some_sighting()) == (
-        "The most active hundredth is 2 positions, in 1 of 4 texts; 2 of them are in one"
+        "The most active hundredth is 2 positions in 1 of 4 texts, 2 of them in one"
     )
 
 
-REMOVAL = {"component rise": [-0.0001, 0.1, 0.0244], "random rise": [0.0, 0.2, -0.002]}
+def test_beside():
+    assert words.beside({"of others": Interval(9.5, 0.0, 38.04)}) == (
+        "The same in text of others: 9.50 (95% interval 0.00 to 38.04)."
+    )
+    assert words.beside({}) == ""
+
+
+def test_rare():
+    assert words.rare(some_sighting(), 9.0) is None
+    assert words.rare(some_sighting(), 9.1) == (
+        "None of 200 positions is so far from the origin, and resampling zeros gives no width. "
+        "With none in 4 independent texts, up to 53% of such texts may still hold one (exact "
+        "binomial, 95%)."
+    )
+    assert 0.473**4 == pytest.approx(0.05, rel=0.01)
+    assert "up to 14% of such" in words.rare(some_sighting(20), 9.1)
+
+
+REMOVAL = {
+    "component rise": [-0.0001, 0.1, 0.0244],
+    "component rise low": [-1.0, 0.0, 0.0022],
+    "component rise high": [1.0, 1.0, 0.0551],
+    "random rise": [0.0, 0.2, -0.002],
+    "random rise low": [-1.0, 0.0, -0.005],
+    "random rise high": [1.0, 1.0, 0.001],
+}
 
 
 @pytest.mark.parametrize(
     "column, row, value, said",
     [
-        ("component rise", 2, -0.5, "rises by -0.500 on average"),
+        ("component rise", 2, -0.5, "changes by -0.500 on average"),
+        ("component rise low", 2, -0.1, "(95% interval -0.100 to +0.055)"),
+        ("random rise high", 2, 0.09, "(-0.005 to +0.090)"),
         ("component rise", 0, 0.0123, "changes it by +0.0123"),
         ("random rise", 2, 0.031, "by +0.031 when equally long"),
     ],
 )
 def test_removal(column, row, value, said):
     text = words.removal(REMOVAL)
-    assert said not in text and "rises by +0.024 on average" in text
+    assert said not in text and "changes by +0.024 on average" in text
     assert said in words.removal(changed(REMOVAL, column, row, value))
 
 
@@ -144,6 +179,7 @@ def test_readings():
 
 EXAMPLES = {
     "example": [0, 0, 0, 1, 1],
+    "rise": [0.1, 0.1, 0.1, -0.1, -0.1],
     "text": [" fox", " ran", "\n", " a", "`b"],
     "mark": ["looked", "", "active", "", "active"],
     "coordinate": [0.1, 0.2, -8.04, 0.3, 5.0],
@@ -153,10 +189,12 @@ EXAMPLES = {
 def test_examples():
     common = ([(" and", 3), ("\n", 2)], [(" fox", 4), ("`", 1)])
     assert words.examples(EXAMPLES, common) == (
-        "Shown are the 2 texts in which the component goes farthest. Among all of the most active "
-        "hundredth, the commonest tokens are `and` (3), a line end (2), the commonest tokens that "
-        "the head looks at from there `fox` (4), `` ` `` (1)"
+        "Shown: the farthest position of 2 texts, each among the most active hundredth. At 1 of "
+        "these 2 positions the mover looks more at the token looked at when the component leaves "
+        "its query. Among all of the most active hundredth, the commonest tokens are `and` (3), a "
+        "line end (2); the head looks from there most often at `fox` (4), `` ` `` (1)"
     )
+    assert "At 2 of these 2" in words.examples(changed(EXAMPLES, "rise", 4, 0.01), common)
     assert words.examples_alt(EXAMPLES) == (
         "Texts with tokens coloured by the component's coordinate: at a line end it is -8.0 and "
         "the head looks at fox; at `b it is +5.0 and the head looks at `b."

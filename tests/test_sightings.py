@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from th_utils import sightings
+from th_utils import sightings, wild
 from th_utils.errors import CompanionError
 from th_utils.sightings import Sighting
 from th_utils.tasks.text import Text
@@ -106,7 +107,7 @@ def test_texts_that_begin_alike_are_drawn_together(sighting):
     """Four texts of two openings: intervals are those of the two, each twice as long."""
     text, seen = sighting.text, sighting.seen
     twice = Sighting(
-        "twice",
+        "ours",
         Text(
             text.tokens.repeat(2, 1), text.strings * 2, text.kinds * 2, text.pieces * 2,
             text.opening.repeat(2),
@@ -137,7 +138,12 @@ def test_texts_without_an_opening_stand_alone(sighting):
 def test_kinds_table(sighting):
     other = Sighting("others", sighting.text, sighting.seen)
     table = sightings.kinds_table([sighting, other], seed=0)
-    assert table["kind"] == ["all", "list", "story", "others"] and table["texts"] == [2, 1, 1, 2]
+    assert table["kind"] == ["all ours", "list", "story", "others"] and table["texts"] == [
+        2,
+        1,
+        1,
+        2,
+    ]
     assert table["active"] == pytest.approx([1 / 18, 1 / 9, 0, 1 / 18])
     assert table["enumeration"] == pytest.approx([4 / 9, 8 / 9, 0, 4 / 9])
     assert table["repetition low"][1] == table["repetition high"][1] == pytest.approx(1 / 9)
@@ -145,15 +151,46 @@ def test_kinds_table(sighting):
 
 def test_removal_table(sighting):
     table = sightings.removal_table(sighting, seed=0)
-    assert table["positions"] == [9, 7, 2, 0]
-    assert table["component rise"] == pytest.approx([-0.01, -0.01, 0.2, 0])
-    assert table["component rising"] == pytest.approx([0, 0, 1, 0])
-    assert table["random rise"] == pytest.approx([0.01, 0.01, 0.01, 0])
-    assert table["random rising"] == pytest.approx([0.5, 0.5, 0.5, 0])
-    assert table["component rise low"][2] == pytest.approx(0.1)
+    assert table["band"] == list(sightings.BANDS)
+    assert table["positions"] == [9, 7, 1, 1]
+    assert table["component rise"] == pytest.approx([-0.01, -0.01, 0.1, 0.3])
+    assert table["component rising"] == pytest.approx([0, 0, 1, 1])
+    assert table["random rise"] == pytest.approx([0.01] * 4)
+    assert table["random rising"] == pytest.approx([0.5] * 4)
+    assert table["component rise low"][3] == pytest.approx(0.1), "the other text twice"
 
 
-def test_examples_show_the_most_active_position_of_each_text(sighting):
+def test_the_last_band_is_the_share_that_the_claim_is_about():
+    """On random numbers: value and both ends of the interval are the same."""
+    rng = np.random.default_rng(0)
+    tokens = torch.arange(6 * 101).view(6, 101)
+    pieces = tuple(tuple("x" * 101) for _ in range(6))
+    text = Text(tokens, ("",) * 6, ("a",) * 6, pieces, torch.ones(6).int())
+    numbers = [torch.from_numpy(rng.normal(size=(6, 101))) for _ in range(3)]
+    looked = torch.zeros(6, 101, dtype=torch.long)
+    random = torch.from_numpy(rng.normal(size=(2, 6, 101)))
+    seen = Seen(numbers[0], looked, *numbers[1:], numbers[1], numbers[1], random)
+    sighting = Sighting("ours", text, replace(seen, rise=numbers[2]))
+    table = sightings.removal_table(sighting, seed=3)
+    claimed = sighting.share(sightings.array(numbers[2]) > 0, seed=3)
+    assert claimed.low < claimed.value < claimed.high
+    ends = [table[f"component rising{end}"][-1] for end in ("", " low", " high")]
+    assert ends == list(claimed)
+
+
+def test_examples_are_of_texts_with_a_most_active_position(sighting):
+    assert set(sightings.examples_table(sighting, 5)["example"]) == {0}, "the other's is no such"
+
+
+@pytest.fixture
+def both(monkeypatch, sighting):
+    """The same with a tenth of all positions for a hundredth: each text has a most active one."""
+    monkeypatch.setattr(wild, "most_active", functools.partial(wild.most_active, share=0.1))
+    return sighting
+
+
+def test_examples_show_the_most_active_position_of_each_text(both):
+    sighting = both
     table = sightings.examples_table(sighting, 5)
     assert sorted(set(table["example"])) == [0, 1]
     for example, text, active, looked in ((0, 0, ".", " Ann"), (1, 1, " ran", " fox")):
@@ -162,16 +199,16 @@ def test_examples_show_the_most_active_position_of_each_text(sighting):
         assert marks == {"active": active, "looked": looked}
         assert "".join(table["text"][i] for i in at) == sighting.text.strings[text]
     assert table["title"][0] == (
-        "list: coordinate -8.0; the mover's attention to what is looked at: 0.20, without the "
-        "component 0.50"
+        "list: coordinate -8.0; the mover's attention to what is looked at: 0.200, and without the "
+        "component +0.3"
     )
     assert len(set(sightings.examples_table(sighting, 1)["example"])) == 1
 
 
-def test_a_token_looked_at_far_back_is_shown(sighting, monkeypatch):
+def test_a_token_looked_at_far_back_is_shown(both, monkeypatch):
     monkeypatch.setattr(sightings, "BEFORE", 2)
     monkeypatch.setattr(sightings, "AFTER", 0)
-    table = sightings.examples_table(sighting, 2)
+    table = sightings.examples_table(both, 2)
     at = [i for i, e in enumerate(table["example"]) if e == 1]
     shown = [table["text"][i] for i in at]
     assert shown == ["A", " fox", " saw", " a", " fox", ".", " … ", " The", " fox", " ran"]

@@ -130,7 +130,7 @@ def test_lift_of_planted_activity():
     activity[:, 5:15] += 10
     found = wild.lift(activity, flag, seed=0, share=0.1)
     assert found.value == pytest.approx(5.0) and found.low <= found.value <= found.high
-    share = wild.share_among(activity, flag, seed=0, share=0.1)
+    share = wild.mean_among(activity, flag, seed=0, share=0.1)
     assert share.value == pytest.approx(0.5)
     none = wild.lift(activity, np.zeros_like(flag), seed=0)
     assert tuple(none) == (0, 0, 0)
@@ -141,16 +141,27 @@ def test_interval_is_over_texts():
     activity = np.random.default_rng(0).random((10, 200))
     flag = np.zeros((10, 200), dtype=bool)
     flag[:5] = True
-    found = wild.share_among(activity, flag, seed=0, share=0.5)
+    found = wild.mean_among(activity, flag, seed=0, share=0.5)
     assert found.high - found.low > 0.4
     shuffled = np.random.default_rng(1).permuted(flag.ravel()).reshape(10, 200)
-    assert wild.share_among(activity, shuffled, seed=0, share=0.5).high - found.low > 0
-    narrow = wild.share_among(activity, shuffled, seed=0, share=0.5)
+    narrow = wild.mean_among(activity, shuffled, seed=0, share=0.5)
     assert narrow.high - narrow.low < 0.12
 
 
-def test_mean_over():
-    values = np.array([[1.0, 2.0, 3.0], [5.0, 6.0, 7.0]])
-    where = np.array([[True, False, True], [False, False, False]])
-    found = wild.mean_over(values, seed=0, where=where)
-    assert (found.value, found.low, found.high) == (2.0, 0.0, 2.0)
+def test_mean_among_chooses_positions_anew_in_each_resample():
+    """One text is the more active throughout: the most active half is it, or the other alone."""
+    activity = np.array([[9.0, 8.0, 7.0, 6.0], [1.0, 2.0, 3.0, 4.0]])
+    values = np.array([[1.0, 2.0, 3.0, 6.0], [40.0, 40.0, 40.0, 40.0]])
+    found = wild.mean_among(activity, values, seed=0, share=0.5)
+    assert tuple(found) == (3.0, 1.5, 40.0)
+    rest = wild.mean_among(activity, values, seed=0, share=0.5, above=0.25)
+    assert rest.value == 4.5 and rest.high == 40
+    assert wild.mean_among(activity, values, seed=0, share=0.5, above=0.5).value == 0
+
+
+def test_between():
+    activity = np.arange(200.0).reshape(2, 100)
+    parts = [wild.between(activity, *ends) for ends in ((1.0, 0.5), (0.5, 0.1), (0.1, 0.0))]
+    assert [int(part.sum()) for part in parts] == [100, 80, 20]
+    assert (sum(part.astype(int) for part in parts) == 1).all()
+    assert activity[parts[1]].min() == 100 and activity[parts[1]].max() == 179

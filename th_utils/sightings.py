@@ -26,12 +26,12 @@ PROPERTIES = {
     "strict": "is in one by\nthe strict rule",
 }
 AMONG = {"all": 1.0, "tenth": 0.1, "hundredth": wild.ACTIVE}
-# Edges of bands of activity, as shares of positions that are less active.
+# Bands of activity: the most active share of all positions, without this share of more active ones.
 BANDS = {
-    "lower half": (0.0, 0.5),
-    "to 90%": (0.5, 0.9),
-    "to 99%": (0.9, 0.99),
-    "top 1%": (0.99, 1.0),
+    "lower half": (1.0, 0.5),
+    "next 40%": (0.5, 0.1),
+    "next 9%": (0.1, wild.ACTIVE),
+    "top 1%": (wild.ACTIVE, 0.0),
 }
 BEFORE, AFTER = 44, 6  # tokens shown around an active position
 
@@ -95,11 +95,19 @@ class Sighting:
         return x[np.array(list(rows.values()))].reshape(len(rows), -1)
 
     def share(
-        self, flag: Bool[np.ndarray, "text pos"], *, seed: int, among: float = wild.ACTIVE
+        self,
+        flag: Shaped[np.ndarray, "text pos"],
+        *,
+        seed: int,
+        among: float = wild.ACTIVE,
+        above: float = 0.0,
     ) -> Interval:
-        """Share of the most active positions that are flagged, see `th_utils.wild.share_among`."""
+        """Share of the most active positions that are flagged, or the mean of numbers there.
+
+        See `th_utils.wild.mean_among`.
+        """
         activity = self.units(self.activity)
-        return wild.share_among(activity, self.units(flag), seed=seed, share=among)
+        return wild.mean_among(activity, self.units(flag), seed=seed, share=among, above=above)
 
     def lift(self, name: str, *, seed: int) -> Interval:
         """Of one property, see `th_utils.wild.lift`."""
@@ -160,17 +168,19 @@ def coordinates_table(
 def kinds_table(sightings: Sequence[Sighting], *, seed: int) -> dict[str, list]:
     """Share of active, of repeating and of enumerating positions, by kind of text.
 
-    The kinds are those of the first sighting, the others have a row each. Active means at least as
-    far from the origin as the least active of the first sighting's most active positions.
+    The first row is all of the first sighting, then come its kinds, then the others whole. Active
+    means at least as far from the origin as the least active of the first sighting's most active
+    positions.
 
     Returns:
         Columns: kind, texts, and for "active", "repetition" and "enumeration" the mean over
         positions and its interval over openings ("active", "active low", "active high", ...).
     """
     first, *others = sightings
+    everything = f"all {first.name}"
     level = first.activity[first.most_active].min()
     of = first.text.kinds
-    groups = [("all", first, range(len(of)))]
+    groups = [(everything, first, range(len(of)))]
     groups += [(k, first, [i for i, x in enumerate(of) if x == k]) for k in dict.fromkeys(of)]
     groups += [(other.name, other, range(len(other.text))) for other in others]
     rows = []
@@ -198,18 +208,14 @@ def removal_table(sighting: Sighting, *, seed: int) -> dict[str, list]:
     Returns:
         Columns: band, positions, and for "component" and "random" the mean rise of the attention
         to what the head looks at and the share of positions where it rises, with intervals over
-        openings ("component rise", "component rise low", ...).
+        openings, as `Sighting.share` takes them ("component rise", "component rise low", ...).
     """
-    rank = np.argsort(np.argsort(sighting.activity, axis=None, kind="stable"), kind="stable")
-    rank = rank.reshape(sighting.activity.shape)
     rise, random = array(sighting.seen.rise), array(sighting.seen.random)
     rows = []
-    for band, (low, high) in BANDS.items():
-        where = (round(low * rank.size) <= rank) & (rank < round(high * rank.size))
-        row: list = [band, int(where.sum())]
-        rising = ((rise > 0).astype(float), (random > 0).mean(axis=0))
-        for values in (rise, random.mean(axis=0), *rising):
-            row += wild.mean_over(sighting.units(values), seed=seed, where=sighting.units(where))
+    for band, (share, above) in BANDS.items():
+        row: list = [band, int(wild.between(sighting.activity, share, above).sum())]
+        for values in (rise, random.mean(axis=0), rise > 0, (random > 0).mean(axis=0)):
+            row += sighting.share(values, seed=seed, among=share, above=above)
         rows.append(row)
     names = [
         f"{what} {name}{end}"
@@ -221,33 +227,35 @@ def removal_table(sighting: Sighting, *, seed: int) -> dict[str, list]:
 
 
 def examples_table(sighting: Sighting, n: int) -> dict[str, list]:
-    """The most active position of each of the `n` texts where the component is most active.
+    """The farthest position of each text that has a most active one; `n` texts at most.
 
     Returns:
-        Columns: example, title, text (of the token), coordinate, mark ("active" for the position
-        meant, "looked" for the one its head mostly looks at, else "").
+        Columns: example, title, rise (of the mover's attention to the token looked at, without
+        the component), text (of the token), coordinate, mark ("active" for the position meant,
+        "looked" for the one its head mostly looks at, else "").
     """
     best = sighting.activity.argmax(axis=1) + 1
-    height = sighting.activity.max(axis=1)
+    height = np.where(sighting.most_active.any(axis=1), sighting.activity.max(axis=1), -1)
+    order = np.argsort(-height, kind="stable")[: min(n, (height >= 0).sum())]
     rows = []
-    for example, i in enumerate(np.argsort(-height, kind="stable")[:n].tolist()):
+    for example, i in enumerate(order.tolist()):
         at, pieces = int(best[i]), sighting.text.pieces[i]
         coordinate = sighting.seen.coordinate[i].tolist()
         looked = int(sighting.seen.looked[i, at])
+        before, rise = (float(x[i, at]) for x in (sighting.seen.reader, sighting.seen.rise))
         title = (
             f"{sighting.text.kinds[i]}: coordinate {coordinate[at]:+.1f}; the mover's attention to "
-            f"what is looked at: {float(sighting.seen.reader[i, at]):.2f}, without the component "
-            f"{float(sighting.seen.reader[i, at] + sighting.seen.rise[i, at]):.2f}"
+            f"what is looked at: {before:.3f}, and without the component {rise:+.2g}"
         )
         stretch = range(max(0, at - BEFORE), min(len(pieces), at + AFTER + 1))
         far = range(max(0, looked - 4), min(looked + 5, stretch[0])) if looked < stretch[0] else ()
         for j in (*far, *([None] if far else []), *stretch):
             if j is None:
-                rows.append((example, title, " … ", 0.0, ""))
+                rows.append((example, title, rise, " … ", 0.0, ""))
                 continue
             mark = "active" if j == at else "looked" if j == looked else ""
-            rows.append((example, title, pieces[j], coordinate[j], mark))
-    return _columns(("example", "title", "text", "coordinate", "mark"), rows)
+            rows.append((example, title, rise, pieces[j], coordinate[j], mark))
+    return _columns(("example", "title", "rise", "text", "coordinate", "mark"), rows)
 
 
 def common_tokens(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from th_utils import transformer
@@ -174,20 +174,37 @@ def most_active(
     return found.reshape(activity.shape)
 
 
-def share_among(
+def mean_among(
     activity: Float[np.ndarray, "text pos"],
-    flag: Bool[np.ndarray, "text pos"],
+    values: Shaped[np.ndarray, "text pos"],
     *,
     seed: int,
     share: float = ACTIVE,
+    above: float = 0.0,
 ) -> Interval:
-    """Share of the most active positions that are flagged; interval over texts.
+    """Mean of values among the most active positions; of flags, their share. Interval over texts.
 
     Which positions are the most active is decided anew in each resample.
+
+    Args:
+        activity, values: of each position.
+        seed: of the resampling.
+        share: of all positions, the most active ones.
+        above: share of all positions, the most active of those, that are left out.
     """
-    return bootstrap(
-        lambda a, f: _mean(f, most_active(a, share)), [activity, flag], seed=seed, batched=True
-    )
+
+    def mean(a: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return _mean(v, between(a, share, above))
+
+    return bootstrap(mean, [activity, values], seed=seed, batched=True)
+
+
+def between(
+    activity: Float[np.ndarray, "*rep text pos"], share: float, above: float
+) -> Bool[np.ndarray, "*rep text pos"]:
+    """The most active `share` of all positions without the most active `above`."""
+    found = most_active(activity, share)
+    return found & ~most_active(activity, above) if above else found
 
 
 def lift(
@@ -210,18 +227,8 @@ def lift(
     return bootstrap(ratio, [activity, flag], seed=seed, batched=True)
 
 
-def _mean(flag: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Share of the chosen positions that are flagged, per replicate."""
-    return (flag & among).sum(axis=(1, 2)) / among.sum(axis=(1, 2))
-
-
-def mean_over(
-    values: Float[np.ndarray, "text pos"], *, seed: int, where: Bool[np.ndarray, "text pos"]
-) -> Interval:
-    """Mean over some positions; interval over texts. Zero where a resample has none of them."""
-
-    def mean(v: np.ndarray, w: np.ndarray) -> np.ndarray:
-        n = w.sum(axis=(1, 2))
-        return np.divide((v * w).sum(axis=(1, 2)), n, out=np.zeros(len(n)), where=n > 0)
-
-    return bootstrap(mean, [values, where], seed=seed, batched=True)
+def _mean(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Mean over the chosen positions, per replicate; zero where there are none."""
+    n = among.sum(axis=(1, 2))
+    total = np.where(among, values, 0).sum(axis=(1, 2))
+    return np.divide(total, n, out=np.zeros(len(n)), where=n > 0)

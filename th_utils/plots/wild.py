@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from th_utils.figures import PALETTE, SINGLE, WIDE, new_figure
+from th_utils.plots.circuit import ORDER_COLOURS
 from th_utils.results import Results
 
-POSITIVE, NEGATIVE = PALETTE["inhibition"], PALETTE["mover"]
-_SOURCES = {"text": "0.35", "ABBA": NEGATIVE, "BABA": POSITIVE}
+POSITIVE, NEGATIVE = ORDER_COLOURS.values()  # the axis points to where ABBA prompts lie
 
 
 def coordinates(results: Results) -> Figure:
@@ -26,7 +26,7 @@ def coordinates(results: Results) -> Figure:
             left, right, share = (
                 np.array([c[n][i] for i in at]) for n in ("left", "right", "share")
             )
-            colour = _SOURCES.get(source, "0.35")
+            colour = ORDER_COLOURS.get(source, "0.35")
             axes.bar(left, share, right - left, align="edge", color=colour, alpha=0.75, lw=0)
             if panel == "task":
                 middle = float((left + right) @ share) / 2
@@ -99,7 +99,7 @@ def kinds(results: Results) -> Figure:
     )
     for axes, (name, title) in zip(grid[0], panels, strict=True):
         for i in range(n):
-            colour = "0.2" if c["kind"][i] == "all" else PALETTE["inhibition"]
+            colour = PALETTE["inhibition"] if i else "0.2"  # the first row is a total
             mean, low, high = (c[f"{name}{end}"][i] for end in ("", " low", " high"))
             axes.plot([low, high], [i, i], color=colour, lw=1.4)
             axes.plot(mean, i, "o", ms=4.5, color=colour)
@@ -208,7 +208,7 @@ def shown(text: str) -> str:
 
 
 def tint(value: float | int, limit: float | int) -> tuple[float, ...]:
-    """White at zero, towards blue above and orange below; text on it can always be read."""
+    """White at zero, towards orange above and blue below; text on it can always be read."""
     strength = 0.6 * min(1.0, abs(value) / limit)
     colour = np.array(to_rgb(POSITIVE if value > 0 else NEGATIVE))
     return tuple((1 - strength * (1 - colour)).tolist())

@@ -8,16 +8,24 @@ import numpy as np
 from jaxtyping import Float
 
 from th_utils.bootstrap import Interval
+from th_utils.line import Line
 from th_utils.roles import Head, label
 from th_utils.sightings import PROPERTIES, Sighting, array
 
+_SAID = {
+    "repetition": "the head looks at a token said before at",
+    "first": "the head looks at the first token at",
+    "enumeration": "enumerations hold",
+}
 
-def component(sender: Head, index: int, mover: Head) -> str:
-    """Which component is followed, and which head reads it."""
+
+def component(line: Line, mover: Head) -> str:
+    """Which component is followed, which way its axis points, and which head reads it."""
     return (
-        f"On this edition it is component {index} of head {label(sender)}, the strongest "
-        f"inhibition head before the main mover {label(mover)}, chosen on the half *find* of the "
-        "task."
+        f"On this edition it is component {line.component} of head {label(line.head)}, the "
+        f"strongest inhibition head before the main mover {label(mover)}. It is chosen on the half "
+        "*find* of the task, and its axis points as in {doc}`04_line`: there ABBA prompts have the "
+        "larger mean."
     )
 
 
@@ -49,7 +57,6 @@ def coordinates(activity: Float[np.ndarray, "text pos"], level: float) -> str:
 
 def where(table: dict[str, list], kind: str, source: str) -> str:
     """Share of positions with one property, among all and among the most active."""
-    name = PROPERTIES[kind].replace("\n", " ")
 
     def share(among: str) -> float:
         rows = zip(table["source"], table["property"], table["among"], strict=True)
@@ -57,9 +64,9 @@ def where(table: dict[str, list], kind: str, source: str) -> str:
         return table["share"][at]
 
     return (
-        f"In text {source} a position {name} in {share('all'):.0%} of all cases, in "
-        f"{share('tenth'):.0%} of the most active tenth and in {share('hundredth'):.0%} of the "
-        "most active hundredth"
+        f"In text {source}, {_SAID[kind]} {share('all'):.0%} of all positions, "
+        f"{share('tenth'):.0%} of the most active tenth and {share('hundredth'):.0%} of the most "
+        "active hundredth"
     )
 
 
@@ -67,7 +74,7 @@ def repetition(table: dict[str, list], sources: Sequence[str]) -> str:
     """Where the component is active: what the head looks at, by source of text."""
     first = [where(table, "repetition", source) for source in sources]
     sink = where(table, "first", sources[0])
-    return ". ".join(first) + f". {sink}."
+    return ". ".join([*first, sink])
 
 
 def lists(table: dict[str, list], lifts: dict[str, Interval], source: str) -> str:
@@ -81,8 +88,8 @@ def lists(table: dict[str, list], lifts: dict[str, Interval], source: str) -> st
 
 
 def kinds(table: dict[str, list]) -> str:
-    """Share of active positions in every kind of text."""
-    rows = [i for i, name in enumerate(table["kind"]) if name != "all"]
+    """Share of active positions in every kind of text; the first row is a total."""
+    rows = range(1, len(table["kind"]))
     shares = ", ".join(f"{table['kind'][i]} {table['active'][i]:.1%}" for i in rows)
     few = min(table["texts"][i] for i in rows)
     return f"Share of active positions by kind of text: {shares} ({few} texts or more of each kind)"
@@ -92,19 +99,48 @@ def concentration(sighting: Sighting) -> str:
     """How many positions the most active hundredth is, and how they spread over texts."""
     per_text = sighting.most_active.sum(axis=1)
     return (
-        f"The most active hundredth is {per_text.sum()} positions, in {(per_text > 0).sum()} of "
-        f"{len(per_text)} texts; {per_text.max()} of them are in one"
+        f"The most active hundredth is {per_text.sum()} positions in {(per_text > 0).sum()} of "
+        f"{len(per_text)} texts, {per_text.max()} of them in one"
+    )
+
+
+def beside(others: dict[str, Interval]) -> str:
+    """The same statistic in other texts than those that a claim is about."""
+    return " ".join(
+        f"The same in text {name}: {found.value:.2f} (95% interval {found.low:.2f} to "
+        f"{found.high:.2f})."
+        for name, found in others.items()
+    )
+
+
+def rare(sighting: Sighting, level: float) -> str | None:
+    """How little a share of zero says; None where the share is not zero.
+
+    When none of n openings leads to something, at most 1 - 0.05^(1/n) of all openings do, at 95%.
+    """
+    reached = sighting.units(sighting.activity >= level)
+    if reached.any():
+        return None
+    n = len(reached)
+    return (
+        f"None of {reached.size:,} positions is so far from the origin, and resampling zeros gives "
+        f"no width. With none in {n} independent texts, up to {1 - 0.05 ** (1 / n):.0%} of such "
+        "texts may still hold one (exact binomial, 95%)."
     )
 
 
 def removal(table: dict[str, list]) -> str:
     """What the removal does where the component is most active, and where it is least."""
+    top, random = (
+        [table[f"{what} rise{end}"][-1] for end in ("", " low", " high")]
+        for what in ("component", "random")
+    )
     return (
         "At the most active hundredth of the positions the mover's attention to what the head "
-        f"looks at rises by {table['component rise'][-1]:+.3f} on average when the component "
-        f"leaves its query, and by {table['random rise'][-1]:+.3f} when equally long random "
-        "vectors do; in the less active half of the positions the component changes it by "
-        f"{table['component rise'][0]:+.4f}"
+        f"looks at changes by {top[0]:+.3f} on average when the component leaves its query (95% "
+        f"interval {top[1]:+.3f} to {top[2]:+.3f}), and by {random[0]:+.3f} when equally long "
+        f"random vectors do ({random[1]:+.3f} to {random[2]:+.3f}); in the less active half of the "
+        f"positions the component changes it by {table['component rise'][0]:+.4f}"
     )
 
 
@@ -153,11 +189,13 @@ def examples(table: dict[str, list], common: tuple[list, list]) -> str:
     here, there = (
         ", ".join(f"{quoted(token)} ({count})" for token, count in listed) for listed in common
     )
-    n = len(set(table["example"]))
+    rises = dict(zip(table["example"], table["rise"], strict=True)).values()
     return (
-        f"Shown are the {n} texts in which the component goes farthest. Among all of the most "
-        f"active hundredth, the commonest tokens are {here}, the commonest tokens that the head "
-        f"looks at from there {there}"
+        f"Shown: the farthest position of {len(rises)} texts, each among the most active "
+        f"hundredth. At {sum(rise > 0 for rise in rises)} of these {len(rises)} positions the "
+        "mover looks more at the token looked at when the component leaves its query. Among all of "
+        f"the most active hundredth, the commonest tokens are {here}; the head looks from there "
+        f"most often at {there}"
     )
 
 
