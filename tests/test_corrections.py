@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from th_utils import composition, corrections, engine, models
-from th_utils.edge_removal import sites
+from th_utils.edge_sites import sites
 from th_utils.pairs import Pairs
 from th_utils.replay import Replay
 from th_utils.svd import ov_svd

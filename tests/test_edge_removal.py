@@ -9,7 +9,8 @@ import torch
 
 from th_utils import engine, models
 from th_utils.composition import write_directions
-from th_utils.edge_removal import removal_effects, sites
+from th_utils.edge_removal import removal_effects
+from th_utils.edge_sites import sites
 from th_utils.errors import CompanionError
 from th_utils.pairs import Pairs
 from th_utils.patching import direct_query, head_outputs

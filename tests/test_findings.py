@@ -8,7 +8,8 @@ import torch
 
 from th_utils import blind, channels, engine, findings, known, models, study, survey
 from th_utils.corrections import CORRECTIONS, RAW
-from th_utils.edge_removal import removal_effects, sites
+from th_utils.edge_removal import removal_effects
+from th_utils.edge_sites import sites
 from th_utils.pairs import Pairs
 from th_utils.roles import ROLES, Roles
 from th_utils.survey import FIND, IOI, LISTS, RANDOM, KindSurvey, Measured

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from th_utils.edge_removal import Site, coefficients
+from th_utils.edge_sites import Site, coefficients
 from th_utils.pairs import Pairs
 from th_utils.replay import Replay
 from th_utils.svd import HeadSVD

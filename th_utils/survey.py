@@ -19,7 +19,8 @@ from torch import Tensor
 
 from th_utils import blind, composition, corrections
 from th_utils.corrections import Correction, Sizes
-from th_utils.edge_removal import Effects, removal_effects, sites
+from th_utils.edge_removal import Effects, removal_effects
+from th_utils.edge_sites import Site, sites
 from th_utils.pairs import Pairs
 from th_utils.svd import HeadSVD
 from th_utils.tasks import ioi, lists
