@@ -8,6 +8,7 @@ a LayerNorm whose gain is one would change nothing, and a wrong fold would pass 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,60 @@ def tiny_bridge(tiny_model):
     from th_utils import models
 
     return models.load(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The book of the committed notebooks, rendered strictly: once, for all workers of a run.
+
+    TH_SITE names a folder of HTML to look at instead, such as that of a whole build.
+    """
+    from filelock import FileLock
+    from htmlcheck import Site
+
+    from th_utils.build.layout import Layout, find_root
+    from th_utils.build.render import build_html
+    from th_utils.build.stage import stage
+
+    if given := os.environ.get("TH_SITE"):
+        return Site(Path(given).resolve())
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    work = shared / "book"
+    done = work / "done"
+    with FileLock(shared / "book.lock"):
+        if not done.exists():
+            # A layout of a build that never ran: no files of figures lie beside the notebooks.
+            here = Layout(find_root(), size="committed")
+            stage(here, here.root / "notebooks", work / "stage")
+            done.write_text(str(build_html(work / "stage", work / "html", work / "book.log")))
+    return Site(Path(done.read_text()))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium of this machine, driven by playwright. Mark the tests `chromium`."""
+    from browsing import executable
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"]
+        opened = playwright.chromium.launch(executable_path=executable(), args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def book_page(browser, site):
+    """Open a page of the book: `page = book_page("notebooks/03_components.html", dark=True)`.
+
+    Returns a playwright `Page`; see `browsing.Reader.open` for the options. When the test is over,
+    it fails if a page said an error or a warning, or asked for anything outside the book.
+    """
+    from browsing import Reader
+
+    reader = Reader(browser, site.folder)
+    yield reader.open
+    reader.close()
+    assert reader.wrong == []

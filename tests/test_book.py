@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-
 import pytest
 from htmlcheck import Site
 
 from th_utils.build import notebooks
 from th_utils.build.layout import Layout, find_root
-from th_utils.build.render import build_html
-from th_utils.build.stage import stage
 
 LAYOUT = Layout(find_root())
 CHAPTERS = LAYOUT.chapters()
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Site:
-    """The book of the committed notebooks, rendered strictly."""
-    work = tmp_path_factory.mktemp("book")
-    # A layout of a build that never ran: there are no files of figures beside the notebooks.
-    here = Layout(LAYOUT.root, size="committed")
-    stage(here, LAYOUT.root / "notebooks", work / "stage")
-    return Site(build_html(work / "stage", work / "html", work / "book.log"))
 
 
 def figures():
@@ -83,22 +66,6 @@ def test_commit_and_version_are_stamped(site):
 def test_injected_parameters_are_not_shown(site):
     for soup in site.pages.values():
         assert soup.find(class_="tag_injected-parameters") is None
-
-
-@pytest.mark.chromium
-@pytest.mark.parametrize("page", ["index.html", f"notebooks/{(CHAPTERS or ['none'])[0]}.html"])
-def test_pages_load_in_a_browser(site, page, tmp_path):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        reason = f"none of {', '.join(BROWSERS)} is installed"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    command = [browser, "--headless", "--disable-gpu", "--no-sandbox", "--dump-dom"]
-    # The book must be readable without a network.
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}"]
-    command += ["--virtual-time-budget=5000", (site.folder / page).as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "<h1" in done.stdout
 
 
 # --- the checks themselves, on planted faults ---------------------------------------------------
