@@ -45,63 +45,7 @@ def halves(bridge):
     ]
 
 
-# --- how places crowd
-
-
-def cloud(centres, noise, n=4000, seed=0) -> np.ndarray:
-    centres = np.asarray(centres, dtype=float)
-    rng = np.random.default_rng(seed)
-    return centres + noise * rng.normal(size=(n, *centres.shape))
-
-
-def test_discriminability_is_distance_over_spread():
-    found = index_space.discriminability(cloud([[0, 0], [3, 4], [3, 4]], 2.0))
-    spread = 2.0 * np.sqrt(2)  # two axes
-    np.testing.assert_allclose(found, [5 / spread, 0], atol=0.05)
-
-
-def test_discriminability_by_hand():
-    """Two lists, two places, one axis: means 1 and 6, steps 4 and 6, variances 2 and 8."""
-    found = index_space.discriminability(np.array([[[0.0], [4.0]], [[2.0], [8.0]]]))
-    assert found.tolist() == pytest.approx([np.sqrt(25 - 2 / 2) / np.sqrt(5)])
-
-
-def test_few_lists_do_not_look_apart():
-    """Places that are one and the same: what sampling adds is taken off, on average."""
-    squares = [
-        (index_space.discriminability(cloud([[0, 0]] * 2, 1.0, n=4, seed=s)) ** 2).mean()
-        for s in range(300)
-    ]
-    plain = [
-        np.sum(np.diff(cloud([[0, 0]] * 2, 1.0, n=4, seed=s).mean(0), axis=0) ** 2) / 2
-        for s in range(300)
-    ]
-    assert np.mean(squares) < 0.55 * np.mean(plain)
-
-
-def test_noise_that_lists_share_takes_nothing_from_the_distance():
-    """A shift of a whole list moves both places: the step between them is exact."""
-    shift = np.random.default_rng(1).normal(size=(6, 1, 2))
-    apart = index_space.discriminability(np.array([[0.0, 0], [1, 0]]) + shift)
-    spread = np.sqrt(shift.var(axis=0, ddof=1).sum())
-    assert apart.tolist() == pytest.approx([1 / spread])
-
-
-def test_crowding_of_planted_places():
-    short = cloud([[0, 0], [4, 0], [8, 0]], 1.0, n=60)
-    long = cloud([[k, 0] for k in range(10)], 1.0, n=50, seed=1)
-    found = index_space.crowding(short, long, seed=0)
-    assert found.value == pytest.approx(0.25, abs=0.05)
-    assert found.low < found.value < found.high < 0.4
-
-
-def test_crowding_where_nothing_was_apart_is_no_crowding():
-    one = np.zeros((4, 3, 2))
-    one[:, :, 0] = np.arange(4)[:, None]  # lists differ, places do not
-    found = index_space.crowding(one, cloud([[0, 0], [9, 0]], 1.0, n=8), seed=0)
-    assert found == (index_space.MOST,) * 3
-    with pytest.raises(CompanionError, match="1 lists of 3 items"):
-        index_space.discriminability(one[:1])
+# --- the grid
 
 
 def made_up(coordinates: np.ndarray) -> Recalled:
@@ -114,19 +58,6 @@ def made_up(coordinates: np.ndarray) -> Recalled:
     )  # fmt: skip
     flat = torch.tensor(coordinates).reshape(n_lists * n, axes)
     return Recalled(prompts, ones.float(), ones[:, 0] == 0, flat, ones.float())
-
-
-def test_coordinate_table():
-    coordinates = cloud([[0, 0, 5], [3, 4, 5]], 0.5, n=40)
-    table = index_space.coordinate_table([made_up(coordinates)], ["a", "b", "c"])
-    assert table["place"] == [1, 1, 1, 2, 2, 2] and table["axis"] == [1, 2, 3] * 2
-    assert table["name"] == ["a", "b", "c"] * 2 and table["length"] == [2] * 6
-    assert table["mean"] == pytest.approx(coordinates.mean(0).ravel().tolist())
-    low, high = np.quantile(coordinates, [0.25, 0.75], axis=0)
-    assert table["low"] == pytest.approx(low.ravel().tolist())
-    assert table["high"] == pytest.approx(high.ravel().tolist())
-    (d,) = index_space.discriminability(coordinates[..., :2])
-    assert table["d"] == [d] * 3 + [None] * 3, "the third axis is not in the plane"
 
 
 def test_extents_are_those_of_the_largest_size():
@@ -294,9 +225,24 @@ def test_shares_above_chance():
     assert index_space.carried_over(one, seed=0) == pytest.approx((0.5,) * 3)
     control = selection(GOOD, [[0.6, 0.6]] * 2), selection(GOOD, [[0.5, 0.5]] * 2)
     whole = selection(GOOD, GOOD)
-    assert index_space.random_share(control, whole, seed=0) == pytest.approx((0.125,) * 3)
+    found = index_space.random_share(control, whole, seed=0)
+    assert found == pytest.approx((0.125, 0.0, 0.25)), "one draw alone has a quarter or nothing"
+    assert index_space.random_share(control[:1], whole, seed=0) == pytest.approx((0.25,) * 3)
     with pytest.raises(CompanionError, match="no random subspace"):
         index_space.random_share([], whole, seed=0)
+
+
+def test_interval_of_random_subspaces_covers_the_draws():
+    """Lists are all alike here, so that only the subspaces drawn leave anything open."""
+    whole, some = selection(GOOD, GOOD), selection(GOOD, [[0.5, 0.5]] * 2)
+    found = index_space.random_share([whole, some], whole, seed=0)
+    assert found == pytest.approx((0.5, 0.0, 1.0))
+
+
+def test_gains_by_place_are_over_lists():
+    clean = np.array([[0.0, 1.0], [0.5, 0.5]])
+    one, two = index_space.gains_by_place(selection(GOOD, GOOD), clean, seed=0)
+    assert one == pytest.approx((0.75, 0.5, 1.0)) and two == pytest.approx((0.05, -0.2, 0.3))
 
 
 def test_what_is_at_chance_has_no_share():
@@ -305,41 +251,6 @@ def test_what_is_at_chance_has_no_share():
     assert index_space.carried_over(nothing, seed=0) == (0.0, 0.0, 0.0)
     assert index_space.random_share([nothing], nothing, seed=0) == (1.0, 1.0, 1.0)
     assert index_space.random_share([good], nothing, seed=0).value == 1.0
-
-
-def test_point_table():
-    table = index_space.point_table(selection(HALF, HALF, 3, chosen=[4, 0]))
-    assert list(table) == ["length", "axis 1", "axis 2", "axis 3", "item", "share", "chosen"]
-    assert table["axis 2"] == [1.0, 4.0, 7.0, 10.0, 13.0, 16.0]
-    assert table["item"][:2] == [1, 2] and table["share"][:3] == [1.0, 1.0, 0.0]
-    assert table["chosen"] == ["2", "", "", "", "1", ""] and table["length"] == [2] * 6
-    table = index_space.point_table(selection(HALF, HALF, 3, chosen=[1, 1]))
-    assert table["chosen"] == ["", "1, 2", "", "", "", ""]
-
-
-def test_dimension_table():
-    one, other = selection(GOOD, HALF, 1), selection(GOOD, GOOD, 3)
-    controls = [selection(HALF, HALF, 3), selection(GOOD, GOOD, 3)]
-    clean = np.array([[0.0, 1.0], [0.0, 1.0]])
-    table = index_space.dimension_table([one, other], controls, clean, seed=0)
-    assert table["what"] == ["nothing set", "1 coordinate", "3 coordinates", "3 random"]
-    assert table["mean"] == pytest.approx([0.5, 0.5, 0.9, 0.7])
-    assert table["found"] == pytest.approx([None, 0.9, 0.9, 0.7])
-    assert table["place 1"] == pytest.approx([0.0, 0.75, 1.0, 0.875])
-    assert table["place 2"] == pytest.approx([1.0, 0.25, 0.8, 0.525])
-    assert table["points"] == [0, 6, 6, 6]
-    plain = index_space.dimension_table([one], [], clean, seed=0)
-    assert plain["what"] == ["nothing set", "1 coordinate"]
-
-
-def test_length_table():
-    made = [selection(GOOD, GOOD), selection(np.eye(3), [[1.0, 1, 1], [0.5, 1, 0]])]
-    own = [np.array([1.0, 0.5]), np.array([0.0, 0.0])]
-    table = index_space.length_table(made, own, seed=0)
-    assert table["length"] == [2, 3] and table["chance"] == pytest.approx([1 / 2, 1 / 3])
-    assert table["selected mean"] == pytest.approx([0.9, 0.75])
-    assert (table["selected low"][1], table["selected high"][1]) == (0.5, 1.0)
-    assert table["itself mean"] == pytest.approx([0.75, 0.0]) and table["itself low"][0] == 0.5
 
 
 def test_natural_extent_of_a_model(bridge, axes):

@@ -44,8 +44,10 @@ def coordinates(lengths=QUICK, shown=(3, 6, 10)) -> Results:
             d = None if place == n else 4 / n * (2 if place in (1, n - 1) else 0.3)
             for axis, name in enumerate(("20.0.0", "20.0.13", "19.2.57"), 1):
                 mean = 30 * (place / n - 0.5) / (n * axis) + n
-                rows.append((n, place, axis, name, mean, mean - 3 / axis, mean + 3 / axis, d))
+                row = (n, place, axis, name, mean, mean - 3 / axis, mean + 3 / axis, d)
+                rows.append((*row, 2 / n, 1.5 / n, 3 / n))
     names = ("length", "place", "axis", "name", "mean", "low", "high", "d")
+    names += ("d mean", "d low", "d high")
     return Results(columns(names, rows), dict(shown=list(shown)))
 
 
@@ -122,6 +124,16 @@ def test_pairs_that_nothing_can_crowd_are_not_shown():
     (axes,) = recall.crowding(coordinates()).axes
     drawn = [x for line in axes.lines for x in line.get_xdata()]
     assert sorted(set(drawn)) == [3, 5, 6, 10]
+    (bars,) = axes.collections
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+    assert ends == [pytest.approx([1.5 / n, 3 / n]) for n in (3, 5, 6, 10)]
+
+
+@pytest.mark.parametrize("lengths, orders", [(QUICK, (5, 6)), (BOOK, (4, 5, 6, 7, 8))])
+def test_intervals_of_accuracy_do_not_lie_on_each_other(lengths, orders):
+    (axes,) = recall.accuracy(accuracy(lengths, orders)).axes
+    at = sorted(segment[0, 0] for bars in axes.collections for segment in bars.get_segments())
+    assert len(at) == 2 * (len(lengths) + len(orders)) and np.diff(at).min() > 0.15
 
 
 def test_numbers_of_places_are_those_of_the_table():

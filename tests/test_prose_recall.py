@@ -26,16 +26,18 @@ ACCURACY = {
     "length": [3, 3, 10, 10, 3, 3],
     "among": ["vocabulary", "listed"] * 3,
     "mean": [0.61, 0.72, 0.05, 0.13, 0.99, 0.98],
+    "low": [0.51, 0.62, 0.0, 0.03, 0.89, 0.88],
+    "high": [0.71, 0.82, 0.15, 0.23, 1.0, 1.0],
 }
 
 
 @pytest.mark.parametrize(
     "row, said",
     [
-        (0, "in 44% of the prompts with lists of 3"),
-        (1, "in 44% and 13%"),
-        (2, "in 44% with lists of 10"),
-        (3, "in 72% and 44%"),
+        (0, "in 44% (51% to 71%) of the prompts with lists of 3"),
+        (1, "in 44% (62% to 82%) and 13% (3% to 23%)"),
+        (2, "in 44% (0% to 15%) with lists of 10"),
+        (3, "in 72% (62% to 82%) and 44% (3% to 23%)"),
     ],
 )
 def test_accuracy(row, said):
@@ -47,7 +49,22 @@ def test_accuracy(row, said):
 
 def test_shuffled():
     text = recall.shuffled([5, 6], [Interval(0.021, -0.04, 0.08), Interval(-0.1, -0.2, 0.0)])
-    assert "+2 points (-4 to +8) with 5 items, -10 points (-20 to +0) with 6 items." in text
+    assert "+2 points (-4 to +8) with 5 items, -10 points (-20 to 0) with 6 items." in text
+
+
+def test_numbers_of_lists():
+    text = recall.numbers({5: 4, 2: 4}, {2: 16, 3: 12, 5: 8})
+    assert "half reported, 16 of 2 items, 12 of 3 items and 8 of 5 items" in text
+    assert text.endswith("half *find*, 4 of 2 items and 4 of 5 items.")
+    assert recall.measured_lengths({6: 4, 5: 8}) == (
+        "Measured on 8 lists of 5 items and 4 lists of 6 items."
+    )
+
+
+def test_few_lists_are_said_to_be_few():
+    text = recall.few({2: 16, 5: 8})
+    assert "there are 8 to 16 lists, and an interval" in text and "too narrow" in text
+    assert recall.few({2: 12, 5: 12}) == "For each length there are 12 lists."
 
 
 PLACES = {
@@ -55,15 +72,23 @@ PLACES = {
     "length": [2, 2, 3, 3, 2],
     "place": [1, 2, 1, 2, 1],
     "mean": [0.2, 0.7, 0.9, 0.1, 0.0],
+    "low": [0.1, 0.6, 0.8, 0.0, 0.0],
+    "high": [0.3, 0.8, 1.0, 0.2, 0.1],
 }
 
 
 def test_places():
-    text = recall.places(PLACES, 2, 0, 1)
-    assert "place 1 was best and place 2 worst" in text
-    assert "recalled in 20% and 70%" in text and text.endswith("between 20% and 70%")
-    text = recall.places(changed(PLACES, "mean", 0, 0.33), 2, 1, 0)
-    assert "recalled in 70% and 33%" in text and "place 2 was best" in text
+    text = recall.places(PLACES, 2, [0], [1])
+    assert "place 1 was best and place 2 was worst on the half" in text
+    assert "place 1 is recalled in 20% (10% to 30%) and place 2 in 70% (60% to 80%)" in text
+    assert text.endswith("between 20% and 70%")
+    text = recall.places(changed(PLACES, "mean", 0, 0.33), 2, [1], [0])
+    assert "place 1 in 33% (10% to 30%)" in text and "place 2 was best" in text
+
+
+def test_places_that_are_equal_are_all_named():
+    text = recall.places(PLACES, 2, [1], [0, 2, 3])
+    assert "place 2 was best and places 1, 3 and 4 were worst, equally (place 1 counts)" in text
 
 
 def test_categories():
@@ -78,16 +103,19 @@ CROWD = {
     "length": [2, 2, 4, 4, 4, 4, 4],
     "axis": [1, 1, 1, 1, 1, 1, 2],
     "d": [3.0, None, 1.0, 0.2, 0.6, None, 9.0],
+    "d mean": [3.0] * 2 + [0.6] * 5,
+    "d low": [2.0] * 2 + [0.5] * 5,
+    "d high": [4.0] * 2 + [0.8] * 5,
 }
 
 
 def test_crowding():
     text = recall.crowding(CROWD)
-    assert "3.00 with 2 items, 0.60 with 4 items" in text
+    assert "3.00 (2.00 to 4.00) with 2 items, 0.60 (0.50 to 0.80) with 4 items" in text
     assert "in lists of 4 the first place and the next are 1.00 apart" in text
     assert text.endswith("the last two 0.60, those between 0.20 on average")
     short = {name: column[:2] for name, column in CROWD.items()}
-    assert recall.crowding(short).endswith("3.00 with 2 items"), "one pair has nothing between"
+    assert recall.crowding(short).endswith("4.00) with 2 items"), "one pair has nothing between"
 
 
 def test_extent():
@@ -111,60 +139,64 @@ def selection(found=0.5, reported=((0.5, 0.25),), reached=(0.75, 0.125)) -> Sele
 
 def test_subspace():
     text = recall.subspace(selection())
-    assert "Of 4 grid points" in text and "item 1 at 75%, item 2 at 25%" in text
-    assert "on average 75% of the prompts agree" in text
-    assert text.endswith("some point of the grid selects item 1 to 2 in 75%, 12%")
-    assert "in 50%, 12%" in recall.subspace(selection(reached=(0.5, 0.125)))
+    assert "Of 4 grid points it is item 1 at 75%, item 2 at 25%; 75% of the prompts agree" in text
+    assert text.endswith("selects item 1 in 75%, item 2 in 12% of these prompts")
+    assert "item 1 in 50%" in recall.subspace(selection(reached=(0.5, 0.125)))
+
+
+def test_nothing_set():
+    text = recall.nothing_set(np.array([[0.25, 0.75], [0.05, 0.95]]))
+    assert "selects 50% (by place 15%, 85%)" in text
 
 
 DIMENSIONS = {
     "what": ["nothing set", "1 coordinate", "3 coordinates"],
     "mean": [0.25, 0.4, 0.6],
-    "place 1": [0.1, 0.2, 0.7],
-    "place 2": [0.1, 0.2, 0.25],
-    "place 3": [0.1, 0.2, 0.5],
-    "place 4": [0.1, 0.2, 0.1],
+    "low": [0.25, 0.3, 0.5],
+    "high": [0.25, 0.5, 0.7],
 }
 
 
 def test_dimensions():
     text = recall.dimensions(DIMENSIONS)
-    assert "25% with nothing set, 40% with 1 coordinate, 60% with 3 coordinates" in text
-    assert text.endswith("chance is 25%")
+    assert "40% (30% to 50%) with 1 coordinate, 60% (50% to 70%) with 3 coordinates" in text
+    assert text.endswith("With nothing set it is 25%, which is chance")
+
+
+def gains(*low: float) -> list[Interval]:
+    return [Interval(x + 0.1, x, x + 0.3) for x in low]
 
 
 def test_which():
-    text = recall.which(DIMENSIONS)
-    assert "more than half of the prompts: 1; in some: 3; " in text
-    assert text.endswith("no more often than by chance: 2, 4.")
-    text = recall.which(changed(DIMENSIONS, "place 1", 2, 0.0))
-    assert "more than half of the prompts: none; " in text and text.endswith("1, 2, 4.")
+    text = recall.which(gains(0.2, -0.1, 0.01), 3)
+    assert "in 3 dimensions gives: place 1 +30 points (+20 to +50), place 2 0 points" in text
+    assert text.endswith("above zero at places 1 and 3.")
+    assert recall.which(gains(-0.2, 0.1), 2).endswith("above zero at place 2 only.")
+    assert recall.which(gains(0.0, -0.1), 2).endswith("above zero at no place.")
 
 
 def test_control():
     drawn = [selection(0.6, ((0.1, 0.3),)), selection(0.4, ((0.5, 0.7),))]
     text = recall.control(drawn)
     assert text.startswith("2 random subspaces selected 20% to 60% of the places")
-    assert "and 50% on the half they were searched on" in text
+    assert "and 50% on the half they were searched on" in text and "over these 2" in text
+    one = recall.control(drawn[:1])
+    assert one.startswith("One random subspace selected 20% of") and "cannot be over" in one
 
 
 def test_shorter():
-    table = {
-        "length": [2, 5],
-        "chance": [0.5, 0.2],
-        "selected mean": [1.0, 0.36],
-        "itself mean": [0.9, 0.15],
-    }
+    table = {"length": [2, 5], "chance": [0.5, 0.2]}
+    for name, mean in (("selected", [1.0, 0.36]), ("itself", [0.9, 0.15])):
+        table |= {f"{name} mean": mean, f"{name} low": [0.3, 0.1], f"{name} high": [1.0, 0.5]}
     text = recall.shorter(table)
-    assert "with 2 items 100% of the places (chance 50%)" in text
-    assert text.endswith("with 5 items 36% of the places (chance 20%), and of itself it looks most "
-                         "at the answer in 15% of the prompts")  # fmt: skip
+    assert "100% (30% to 100%) with 2 items (nothing set: 50%), 36% (10% to 50%) with 5" in text
+    assert text.endswith("item left out in 90% (30% to 100%) with 2, 15% (10% to 50%) with 5")
 
 
 def test_wide():
-    text = recall.wide(selection(), selection(reported=((0.9, 0.7),)), 3)
-    assert "3 times as far, 80% of the places" in text and "in place of 38%" in text
-    assert "(by place 90%, 70%)" in text
+    text = recall.wide(Interval(0.38, 0.2, 0.5), Interval(0.8, 0.7, 0.9), 3)
+    assert "3 times as far, 80% (70% to 90%) of the places" in text
+    assert text.endswith("in place of 38% (20% to 50%).")
 
 
 def test_number_of_lists():

@@ -110,6 +110,11 @@ def test_places_are_chosen_on_the_other_half():
         recall.spread_of_places(chosen_on, answered([[1, 1]]), seed=0)
 
 
+def test_places_that_are_equal_are_all_named():
+    assert recall.extremes(answered([[1, 0, 1, 0], [1, 1, 1, 0]])) == ([0, 2], [3])
+    assert recall.extremes(answered([[1, 1]])) == ([0, 1], [0, 1])
+
+
 def test_cost_of_shuffling_is_the_mean_over_lengths():
     pairs = [
         (answered([[1, 1], [1, 1]]), answered([[1, 0], [0, 0]])),

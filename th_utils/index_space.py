@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from th_utils import checks
-from th_utils.bootstrap import Interval, mean_interval
+from th_utils.bootstrap import Interval, crossed, crossed_mean, mean_interval
 from th_utils.errors import CompanionError
 from th_utils.recall import Recalled, check_heads, over_lists
 from th_utils.roles import Head
@@ -27,85 +27,10 @@ from th_utils.steering import Axes, random_axes, steer
 from th_utils.svd import HeadSVD
 
 MARGIN = 1.5  # of the grid, beyond the largest natural coordinate
-MOST = 10.0  # the largest share that is told from larger ones
+NOTHING = 1e-9  # shares above chance up to here are rounding
 
 
-# --- natural coordinates
-
-
-def discriminability(
-    coordinates: Float[np.ndarray, "list place axis"],
-) -> Float[np.ndarray, " pair"]:
-    r"""How far apart neighbouring places lie: distance of their centroids over the spread.
-
-    .. math:: d_t = \sqrt{\max(0, |\bar x_{t+1} - \bar x_t|^2 - e_t)} / s
-
-    s is the root mean square distance of a prompt from the centroid of its place, over all
-    places. e_t is what sampling alone adds to a squared distance of centroids, the variance of
-    the lists' own differences over their number: without it few lists would look far apart.
-    *Reconstruction.*
-
-    Raises:
-        CompanionError: fewer than two lists or places.
-    """
-    lists, places = coordinates.shape[:2]
-    if lists < 2 or places < 2:
-        raise CompanionError(
-            f"{lists} lists of {places} items: to tell places apart takes two lists of two items"
-        )
-    spread = np.sqrt(coordinates.var(axis=0, ddof=1).sum(-1).mean())
-    step = np.diff(coordinates, axis=1)
-    squared = (step.mean(0) ** 2).sum(-1) - step.var(axis=0, ddof=1).sum(-1) / lists
-    # a resample may hold one list only: no spread, and nothing apart either
-    return np.sqrt(np.maximum(squared, 0)) / spread if spread > 0 else np.zeros(places - 1)
-
-
-def plane(run: Recalled, n: int = 2) -> Float[np.ndarray, "list place axis"]:
-    """The first coordinates of a run, by list and place."""
-    return run.lists(run.coordinates[:, :n])
-
-
-def crowding(
-    short: Float[np.ndarray, "list place axis"],
-    long: Float[np.ndarray, "list2 place2 axis"],
-    *,
-    seed: int,
-) -> Interval:
-    """Mean discriminability in longer lists as a share of that in shorter ones.
-
-    A share above ten counts as ten, also where the short lists' places lie on each other.
-
-    Raises:
-        CompanionError: fewer than two lists.
-    """
-
-    def ratio(a: np.ndarray, b: np.ndarray) -> float:
-        apart = discriminability(a).mean()
-        return min(float(discriminability(b).mean() / apart), MOST) if apart > 0 else MOST
-
-    return over_lists(ratio, [short, long], seed=seed)
-
-
-def coordinate_table(runs: Sequence[Recalled], names: Sequence[str]) -> dict[str, list]:
-    """Where the coordinates lie by the place of the item left out.
-
-    Returns:
-        Columns: length, place (from 1), axis (from 1), name, mean, low, high (the middle half of
-        the lists), d (discriminability from the next place in the plane of the first two axes,
-        None at the last place).
-    """
-    rows = []
-    for run in runs:
-        apart = [*discriminability(plane(run)).tolist(), None]
-        by_place = plane(run, len(names))
-        low, high = np.quantile(by_place, [0.25, 0.75], axis=0)
-        for place in range(run.length):
-            for axis, name in enumerate(names):
-                mean = float(by_place[:, place, axis].mean())
-                ends = float(low[place, axis]), float(high[place, axis])
-                rows.append((run.length, place + 1, axis + 1, name, mean, *ends, apart[place]))
-    columns = ("length", "place", "axis", "name", "mean", "low", "high", "d")
-    return {column: [row[i] for row in rows] for i, column in enumerate(columns)}
+# --- the grid
 
 
 def extents(runs: Sequence[Recalled]) -> Float[Tensor, " axis"]:
@@ -115,9 +40,6 @@ def extents(runs: Sequence[Recalled]) -> Float[Tensor, " axis"]:
     """
     sizes = torch.stack([run.coordinates.abs().amax(0) for run in runs])
     return MARGIN * sizes.amax(0)
-
-
-# --- the grid
 
 
 def levels(points: int, dimensions: int) -> int:
@@ -264,6 +186,20 @@ def select_at_random(
     ]
 
 
+# --- nothing set
+
+
+def looks_at_target(run: Recalled) -> Float[np.ndarray, " list"]:
+    """Share of each list's prompts in which the mover looks most at the item left out."""
+    return run.lists(run.looks.argmax(-1) == run.prompts.target).mean(1)
+
+
+def clean_hits(run: Recalled) -> Float[np.ndarray, "list item"]:
+    """Share of each list's prompts in which the mover looks at a place most, nothing set."""
+    each = run.looks.argmax(-1)[:, None] == torch.arange(run.length, device=run.looks.device)
+    return run.lists(each).mean(1)
+
+
 # --- what the claims ask
 
 
@@ -275,6 +211,13 @@ def share(selection: Selection, *, seed: int) -> Interval:
 def gain(one: Selection, other: Selection, *, seed: int) -> Interval:
     """Share of places selected in one space less that in another, on the same lists."""
     return mean_interval(one.reported.mean(1) - other.reported.mean(1), seed=seed)
+
+
+def gains_by_place(
+    selection: Selection, clean: Float[np.ndarray, "list item"], *, seed: int
+) -> list[Interval]:
+    """Share of prompts in which each place is selected, less that with nothing set, same lists."""
+    return [mean_interval(x, seed=seed) for x in (selection.reported - clean).T]
 
 
 def carried_over(selection: Selection, *, seed: int) -> Interval:
@@ -294,7 +237,7 @@ def random_share(controls: Sequence[Selection], selection: Selection, *, seed: i
     """Share of places selected in random subspaces, mean over draws, of that in these axes.
 
     Both above chance, on the same lists. It counts as 1 where the axes select nothing above
-    chance themselves.
+    chance themselves. The interval is over lists and over the subspaces drawn.
 
     Raises:
         CompanionError: no control.
@@ -302,117 +245,17 @@ def random_share(controls: Sequence[Selection], selection: Selection, *, seed: i
     if not controls:
         raise CompanionError("no random subspace was drawn: give at least one")
     chance = 1 / selection.reported.shape[1]
-    drawn = np.mean([control.reported.mean(1) for control in controls], axis=0)
-    both = np.stack([drawn, selection.reported.mean(1)], axis=1)
-    return over_lists(
-        lambda x: _share_of(x[:, 0].mean() - chance, x[:, 1].mean() - chance, 1.0),
-        [both],
-        seed=seed,
-    )
+    drawn = np.stack([control.reported.mean(1) for control in controls], axis=1)
+    own = selection.reported.mean(1)
+
+    def ratio(lists: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        whole = lists @ own / lists.sum(-1) - chance
+        part = crossed_mean(drawn, lists, draws) - chance
+        return np.where(whole > NOTHING, part / np.maximum(whole, NOTHING), 1.0)
+
+    return crossed(ratio, drawn.shape, seed=seed)
 
 
 def _share_of(part: float, whole: float, otherwise: float) -> float:
     """A ratio above chance, or what counts as one where the whole is at chance itself."""
-    return float(part / whole) if whole > 1e-9 else otherwise
-
-
-# --- tables
-
-
-def point_table(selection: Selection) -> dict[str, list]:
-    """Every grid point, and which place the mover looks at most there.
-
-    Returns:
-        Columns: length (of the lists), axis 1, axis 2, ... (coordinates), item (looked at most in
-        the largest share of prompts, from 1), share (of the prompts searched on), chosen (the
-        places that the point was chosen for, such as "3, 4"; empty for most).
-    """
-    n = selection.shares.shape[1]
-    best = selection.shares.max(-1)
-    places: dict[int, list[str]] = {}
-    for place, point in enumerate(selection.chosen.tolist()):
-        places.setdefault(point, []).append(str(place + 1))
-    table: dict[str, list] = {"length": [n] * len(selection.points)}
-    for axis in range(selection.dimensions):
-        table[f"axis {axis + 1}"] = selection.points[:, axis].tolist()
-    table["item"] = (best.indices + 1).tolist()
-    table["share"] = best.values.tolist()
-    table["chosen"] = [", ".join(places.get(point, [])) for point in range(len(selection.points))]
-    return table
-
-
-def dimension_table(
-    selections: Sequence[Selection], controls: Sequence[Selection], clean: np.ndarray, *, seed: int
-) -> dict[str, list]:
-    """Share of places selected, by what was set.
-
-    Args:
-        selections: spaces of inhibition coordinates.
-        controls: random subspaces, shown as one row.
-        clean: [list, place] share of prompts in which the mover looks at the place most when
-            nothing is set.
-        seed: of the bootstrap.
-
-    Returns:
-        Columns: what, dimensions, points, mean, low, high (share of places on the other half, 95%
-        over lists), found (on the half searched), and "place 1", ... (share of prompts by place).
-    """
-    rows = [("nothing set", 0, 0, clean, None)]
-    for s in selections:
-        what = f"{s.dimensions} coordinate" + ("s" if s.dimensions > 1 else "")
-        rows.append((what, s.dimensions, len(s.points), s.reported, float(s.found.mean())))
-    if controls:
-        reported = np.mean([c.reported for c in controls], axis=0)
-        found = float(np.mean([c.found.mean() for c in controls]))
-        first = controls[0]
-        rows.append(
-            (f"{first.dimensions} random", first.dimensions, len(first.points), reported, found)
-        )
-    table: dict[str, list] = {
-        name: [row[i] for row in rows] for i, name in enumerate(("what", "dimensions", "points"))
-    }
-    intervals = [mean_interval(row[3].mean(1), seed=seed) for row in rows]
-    for i, end in enumerate(("mean", "low", "high")):
-        table[end] = [interval[i] for interval in intervals]
-    table["found"] = [row[4] for row in rows]
-    for place in range(clean.shape[1]):
-        table[f"place {place + 1}"] = [float(row[3][:, place].mean()) for row in rows]
-    return table
-
-
-def length_table(
-    selections: Sequence[Selection], on_target: Sequence[Float[np.ndarray, " list"]], *, seed: int
-) -> dict[str, list]:
-    """The same search on lists of several lengths, and what the mover does of itself.
-
-    Args:
-        selections: one for each length.
-        on_target: for each length, share of each list's prompts in which the mover looks most at
-            the item left out when nothing is set.
-        seed: of the bootstrap.
-
-    Returns:
-        Columns: length, chance, and mean, low, high (95%, over lists) of the share of places
-        selected on the other half ("selected mean", ...) and of the prompts in which the mover
-        looks at the item left out of itself ("itself mean", ...).
-    """
-    lengths = [s.reported.shape[1] for s in selections]
-    table: dict[str, list] = {"length": lengths, "chance": [1 / n for n in lengths]}
-    for name, intervals in (
-        ("selected", [share(s, seed=seed) for s in selections]),
-        ("itself", [mean_interval(hits, seed=seed) for hits in on_target]),
-    ):
-        for i, end in enumerate(("mean", "low", "high")):
-            table[f"{name} {end}"] = [interval[i] for interval in intervals]
-    return table
-
-
-def looks_at_target(run: Recalled) -> Float[np.ndarray, " list"]:
-    """Share of each list's prompts in which the mover looks most at the item left out."""
-    return run.lists(run.looks.argmax(-1) == run.prompts.target).mean(1)
-
-
-def clean_hits(run: Recalled) -> Float[np.ndarray, "list item"]:
-    """Share of each list's prompts in which the mover looks at a place most, nothing set."""
-    each = run.looks.argmax(-1)[:, None] == torch.arange(run.length, device=run.looks.device)
-    return run.lists(each).mean(1)
+    return float(part / whole) if whole > NOTHING else otherwise

@@ -177,10 +177,16 @@ def spread_of_places(
             f"places of lists of {chosen_on.length} items say nothing of lists of "
             f"{reported_on.length}"
         )
-    by_place = chosen_on.lists(chosen_on.correct).mean(0)
-    best, worst = int(by_place.argmax()), int(by_place.argmin())
+    best, worst = (places[0] for places in extremes(chosen_on))
     right = reported_on.lists(reported_on.correct)
     return mean_interval(right[:, best] - right[:, worst], seed=seed), best, worst
+
+
+def extremes(run: Recalled) -> tuple[list[int], list[int]]:
+    """The places, from 0, at which accuracy is best and worst; more than one where equally so."""
+    by_place = run.lists(run.correct).mean(0)
+    best, worst = (np.flatnonzero(by_place == end) for end in (by_place.max(), by_place.min()))
+    return best.tolist(), worst.tolist()
 
 
 def cost_of_shuffling(

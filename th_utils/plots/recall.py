@@ -19,22 +19,23 @@ def accuracy(results: Results) -> Figure:
     order, among = np.array(results.columns["order"]), np.array(results.columns["among"])
     length = results["length"]
     ends = []
-    for name, (text, role) in AMONG.items():
+    # side by side, or intervals would lie on each other; as far apart as lengths leave room
+    step = min(0.25, 0.025 * float(np.ptp(length)))
+    for i, (name, (text, role)) in enumerate(AMONG.items()):
         colour = PALETTE[role]
         for kind, marker, fill in (("list", "o", colour), ("shuffled", "s", "white")):
             at = np.flatnonzero((among == name) & (order == kind))
             at = at[np.argsort(length[at])]
-            # the orders share their lengths, so that one of them stands a little aside
-            x = length[at] + (0.0 if kind == "list" else 0.25)
+            x = length[at] + step * (i - 0.5 if kind == "list" else i + 1.5)
             y, low, high = (results[end][at] for end in ("mean", "low", "high"))
             axes.vlines(x, low, high, color=colour, lw=1)
             line = "-" if kind == "list" else ""
-            axes.plot(x, y, marker, ls=line, color=colour, mfc=fill, ms=5)
+            axes.plot(x, y, marker, ls=line, color=colour, mfc=fill, ms=4.5, lw=1.2)
             if kind == "list":
-                ends.append((y[-1], x[-1], text, colour))
+                ends.append((y[-1], length.max() + step, text, colour))
     chance = np.arange(length.min(), length.max() + 1)
     axes.plot(chance, 1 / chance, color="0.5", ls="--", lw=1)
-    ends.append((1 / chance[-1], chance[-1], "a guess among them", "0.35"))
+    ends.append((1 / chance[-1], chance[-1] + step, "a guess among them", "0.35"))
     _labels(axes, ends)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("items of the list")
@@ -140,6 +141,9 @@ def crowding(results: Results) -> Figure:
         ends = (place[at] == 1) | (place[at] == n - 1)
         axes.plot(length[at][~ends], d[at][~ends], "o", ms=3.5, color="0.7")
         axes.plot(length[at][ends], d[at][ends], "o", ms=5, color="0.35", mfc="white")
+    first = [int(np.flatnonzero(length == n)[0]) for n in lengths]
+    low, high = (results[f"d {end}"][first] for end in ("low", "high"))
+    axes.vlines(lengths, low, high, color=PALETTE["inhibition"], lw=1.2, zorder=3)
     axes.plot(lengths, means, "-", color=PALETTE["inhibition"], zorder=3)
     axes.plot(lengths, means, "o", ms=5.5, color=PALETTE["inhibition"], zorder=3)
     axes.set_ylim(bottom=0)
