@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from th_utils import line, line_limits, line_steering, steering
+from th_utils import line, line_controls, line_limits, line_steering, steering
 from th_utils.components import random_directions
 from th_utils.errors import CompanionError
 from th_utils.patching import direct_query, head_outputs
@@ -185,6 +185,20 @@ def test_ranges(bridge, svd, run, lines):
         ).mean(0)
         assert table["query value"][row] == pytest.approx(float(query[0]), abs=1e-6)
         assert table["query random"][row] == pytest.approx(float(query[1:].abs().mean()), abs=1e-6)
+
+
+def test_ranges_take_what_is_known(bridge, svd, run, lines):
+    """The controls of the sweep are those that `ranges` would make again."""
+    far = dataclasses.replace(lines[0], abba=4.0, baba=-2.0)
+    how = dict(draws=3, seed=1)
+    control = line_controls.controls(bridge, run, svd, far, MOVER, 2 * far.spread, **how)["head"]
+    table = line_limits.ranges(bridge, run, svd, far, MOVER, [1, 2], **how)
+    again = line_limits.ranges(bridge, run, svd, far, MOVER, [1, 2], **how, known={2: control})
+    assert again == table
+    other = dataclasses.replace(control, attention=control.attention + 1)
+    again = line_limits.ranges(bridge, run, svd, far, MOVER, [1, 2], **how, known={2: other})
+    assert again["full random"][0] == table["full random"][0]
+    assert again["full random"][1] == pytest.approx(np.abs(other.attention.mean(0)).mean())
 
 
 def test_components_table(bridge, svd, run, lines):

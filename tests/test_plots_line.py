@@ -112,6 +112,17 @@ def test_sweep_draws_the_curves_of_the_table():
         assert plotted.get_xdata().tolist() == x and plotted.get_ydata().tolist() == y
 
 
+def test_orders_are_named_where_their_prompts_lie():
+    near = sweep()
+    near.meta.update(abba=0.3, baba=-0.2)
+    for table in (sweep(), near):
+        figure, found = drawn(lambda table=table: line.sweep(table))
+        check_apart(found)
+        axes = figure.axes[1]
+        named = {text.get_text(): text.xy[0] for text in axes.texts if text.get_text() in "ABBABA"}
+        assert named == {"ABBA": table.meta["abba"], "BABA": table.meta["baba"]}
+
+
 def test_random_draws_every_direction():
     table = random(5)
     for axes, name in zip(line.random(table).axes, ("attention", "logits"), strict=True):

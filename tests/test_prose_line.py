@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
+from tables import changed
 
 from th_utils.bootstrap import Interval
 from th_utils.line import Line
 from th_utils.prose import line as words
 from th_utils.steering import Axes
-
-
-def changed(table: dict, column: str, row: int, value) -> dict:
-    """The table with one number exchanged."""
-    other = copy.deepcopy(table)
-    other[column][row] = value
-    return other
 
 
 def a_line(abba: float = 14.2, baba: float = -9.1) -> Line:
@@ -61,7 +53,7 @@ SUMMARY = {
         ("auc", 1, 0.85, "the lowest of a template is 0.85 (template 2, 17 pairs)"),
         ("auc", 2, 0.22, "the lowest of a template is 0.22 (template 4, 15 pairs)"),
         ("side", 0, 0.51, "51% of the prompts lie on their order's side"),
-        ("side", 2, 0.13, "and 13% in the template where fewest do (template 4)"),
+        ("side", 2, 0.13, "not fitted, and 13% in the template where fewest do (template 4)"),
     ],
 )
 def test_apart(column, row, value, said):
@@ -72,8 +64,19 @@ def test_apart(column, row, value, said):
 def test_apart_where_nothing_overlaps():
     table = SUMMARY | {"auc": [1.0] * 3, "side": [1.0] * 3}
     text = words.apart(table)
-    assert "; it is 1.00 in each of 2 templates, too. 100% of the prompts" in text
+    assert text.startswith("Over 32 held-out pairs of prompts in 2 templates the area")
+    assert "0.98): every ABBA prompt lies above every BABA prompt. All prompts lie on" in text
     assert text.endswith("which was not fitted") and "fewest" not in text
+    text = words.apart(changed(table, "auc", 0, 0.97))
+    assert "0.98); in each template alone it is 1.00. All" in text and "every ABBA" not in text
+
+
+def test_unseen():
+    assert words.unseen(SUMMARY) == ""
+    table = SUMMARY | {"side": [1.0] * 3}
+    assert "if 9% of all pairs were exceptions" in words.unseen(table)
+    assert 0.91**32 == pytest.approx(0.05, abs=0.002)
+    assert "if 0.4% of all pairs" in words.unseen(changed(table, "pairs", 0, 840))
 
 
 def test_line_alt():
@@ -99,22 +102,35 @@ def test_sweep():
     text = words.sweep(sweep_table(), 20.0)
     assert text.startswith("From α = −20.0 to α = +20.0")
     assert (
-        "added to the residual stream, it takes the main mover's attention to the first name from "
+        "added to the residual stream, αv takes the main mover's attention to the first name from "
         "0.30 to 0.70 and that to the second from 0.50 to 0.50, and logit(first) − logit(second) "
         "from +0.7 to +0.3 nats"
     ) in text
-    assert "in place of the head's output, it takes the main mover's attention to the first" in text
+    assert "in place of the head's output, αv takes the main mover's attention to the first" in text
     assert "name from 0.40 to 0.80" in text
     at = sweep_table()["alpha"].index(20.0)
     assert "from 0.30 to 0.95" in words.sweep(changed(sweep_table(), "mean", at, 1.22), 20.0)
 
 
+def test_ends():
+    text = words.ends(sweep_table(), 20.0)
+    assert text.startswith("At the ends, α = −20.0 → α = +20.0, means over both orders")
+    lines = text.splitlines()[-2:]
+    assert lines == [
+        "| added to the residual stream | 0.30 → 0.70 | 0.50 → 0.50 | +0.7 → +0.3 |",
+        "| put in place of the head's output | 0.40 → 0.80 | 0.60 → 0.60 | +0.8 → +0.4 |",
+    ]
+
+
 def test_answer():
     text = words.answer(Interval(7.5, 6.6, 8.4), 10.2, Interval(0.735, 0.7, 0.8))
     assert "lie 10.2 nats apart" in text
-    assert "changes it by 7.5 nats (95% interval 6.6 to 8.4), 74% of that distance" in text
+    assert (
+        "changes it by 7.5 nats on average (95% interval 6.6 to 8.4), 74% of that distance" in text
+    )
     text = words.answer(Interval(1.5, 1.1, 1.9), 5.0, Interval(0.3, 0.2, 0.4))
-    assert "5.0 nats apart" in text and "1.5 nats (95% interval 1.1 to 1.9), 30%" in text
+    assert "5.0 nats apart" in text
+    assert "1.5 nats on average (95% interval 1.1 to 1.9), 30%" in text
 
 
 CHANGE = {
@@ -131,7 +147,7 @@ SHARES = {"head": Interval(0.048, 0.03, 0.06), "residual": Interval(0.0024, 0.00
     [
         ("attention mean", 0, 1.44, "changes the attention by 1.44 and"),
         ("logits mean", 0, -2.0, "the logits by -2.0 nats"),
-        ("attention mean", 3, -0.4, "by 0.220 on average, whatever the sign, and by 0.400 at most"),
+        ("attention mean", 3, -0.4, "by 0.220 on average (4.8% of the line's change) and 0.400 at"),
         ("logits mean", 2, 0.9, "the logits by 0.60 and 0.90 nats"),
         ("attention mean", 4, -0.5, "1 random directions of the whole residual stream change the "
          "attention by 0.500"),
@@ -145,7 +161,7 @@ def test_random(column, row, value, said):
 def test_random_shares():
     text = words.random(CHANGE, SHARES)
     assert "2 random directions that the head could write" in text
-    assert "(4.8% of the line's change on average)" in text and "(0.2% of the line's" in text
+    assert "(4.8% of the line's change)" in text and "(0.2% of the line's change)" in text
     assert "0.002 (95% interval 0.001 to 0.004)" in words.control_note(SHARES["residual"])
 
 
@@ -173,8 +189,8 @@ def test_turned():
 
 def test_not_turned():
     text = words.not_turned(TURNED, "added")
-    assert "10% keep the mover's attention" in text and "75% keep their answer" in text
-    assert "when the line, added, is" in text
+    assert text.startswith("Moved added, 10% of the prompts in which the right name was preferred")
+    assert "keep the mover's attention on it, and 75% keep their answer." in text
     text = words.not_turned(changed(TURNED, "answer value", 1, 0.5), "added")
     assert "50% keep their answer" in text
     none = changed(TURNED, "answer value", 1, None)
@@ -201,7 +217,7 @@ def test_heads():
     lines = words.heads(table, change).splitlines()
     assert len(lines) == 5 and {line.count("|") for line in lines} == {8}
     assert lines[3] == (
-        "| 8.6.0 | -1.0 | -3.5 | 0.80 (95% interval 0.70 to 0.90) | 50% (95% interval 40% to 60%) "
+        "| 8.6.0 | -1.0 | -3.5 | 0.80 (0.70 to 0.90) | 50% (40% to 60%) "
         "| +0.10 (+0.00 to +0.20) | +0.5 (+0.4 to +0.6) |"
     )
     assert lines[4] == "| all at once |  |  |  |  | +1.30 (+1.20 to +1.40) | +8.4 (+8.3 to +8.5) |"
@@ -230,13 +246,13 @@ def test_exchanges():
 
 def test_held_elsewhere():
     text = words.held_elsewhere(EXCHANGES, "a")
-    assert "from the other order, 60% of the logit difference moves" in text
-    assert text.endswith("The leading component moves 50% of what can be moved there.")
+    assert "written by then from the a, 60% (50% to 70%) of the logit difference moves" in text
+    assert "coordinate alone 30% (20% to 40%). What does not move" in text
     other = changed(EXCHANGES, "answer value", 1, 0.4)
-    assert "40% of the logit difference" in words.held_elsewhere(other, "a")
-    assert "moves 75% of what can" in words.held_elsewhere(other, "a")
-    nothing = changed(EXCHANGES, "answer low", 1, -0.1)
-    assert words.held_elsewhere(nothing, "a").endswith("at other positions.")
+    assert "40% (50% to" in words.held_elsewhere(other, "a")
+    assert "6% (1% to 11%) of the logit" in words.held_elsewhere(EXCHANGES, "b")
+    all_of_it = changed(EXCHANGES, "answer high", 1, 1.02)
+    assert "What does not move" not in words.held_elsewhere(all_of_it, "a")
 
 
 def test_ranges():
@@ -248,8 +264,8 @@ def test_ranges():
         table[f"{name} random"] = [v / 10 for v in values]
     lines = words.ranges(table).splitlines()
     assert len(lines) == 4 and {line.count("|") for line in lines} == {6}
-    assert lines[3] == "| 2 | 0.51 (0.46 to 0.56) | 0.05 | 1.24 (1.19 to 1.29) | 0.12 |"
-    assert lines[2].startswith("| 0.5 | 0.12 (0.07 to 0.17) | 0.01 |")
+    assert lines[3] == "| 2 | 0.51 (0.46 to 0.56) | 0.051 | 1.24 (1.19 to 1.29) | 0.124 |"
+    assert lines[2].startswith("| 0.5 | 0.12 (0.07 to 0.17) | 0.012 |")
 
 
 COMPONENTS = {
@@ -264,6 +280,13 @@ def test_components():
     text = words.components(COMPONENTS, 0.234)
     assert "is 0.23 times as long" in text and "Of the head's 3 components" in text
     assert "is number 1, with a change of 1.20 in attention; the largest of another is 0.40" in text
-    assert text.endswith("the two orders lie 50.0 apart, and at most 8.0 on any other")
+    assert (
+        "On the leading one the two orders lie 50.0 apart, on any other at most 8.0. What" in text
+    )
+    assert text.endswith("is more its use (6.2 times the next) than what it could do (3.0 times)")
     text = words.components(changed(COMPONENTS, "change", 2, 2.5), 1.0)
     assert "is number 2," in text and "another is 2.50" in text and "1.00 times" in text
+    text = words.components(changed(COMPONENTS, "apart", 0, 25.0), 1.0)
+    assert text.endswith("is more what it could do (3.0 times) than its use (2.0 times the next)")
+    behind = changed(changed(COMPONENTS, "apart", 0, 60.0), "change", 0, 1.3)
+    assert words.components(behind, 1.0).endswith("on any other at most 60.0")

@@ -10,7 +10,7 @@ and not with the second.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,9 @@ from th_utils.bootstrap import mean_interval
 from th_utils.components import random_directions, ratio
 from th_utils.engine import from_bridge
 from th_utils.line import Line, by_order
+from th_utils.line_controls import Control, added
 from th_utils.line_steering import (
     Preference,
-    added,
     against,
     between_ends,
     clean,
@@ -177,8 +177,12 @@ def ranges(
     *,
     draws: int,
     seed: int,
+    known: Mapping[float | int, Control] | None = None,
 ) -> dict[str, list]:
     """Line and random directions of the head's write space, added over several ranges.
+
+    With the same draws and seed the directions are those of `line_controls.controls`; `known` has
+    what they do over a range that it was asked for.
 
     Returns:
         Columns: factor (end of the sweep in mean coordinates), and for everything recomputed
@@ -191,7 +195,7 @@ def ranges(
         end = factor * line.spread
         ends = torch.tensor([-end, end]).to(line.axes.directions)[:, None, None]
         full = between_ends(moved(bridge, run, line.axes, ends, mover).attention)
-        drawn = added(bridge, run, line.head, random, mover, end)
+        drawn = (known or {}).get(factor) or added(bridge, run, line.head, random, mover, end)
         query = in_query(bridge, run, torch.cat([line.axes.directions, random]), end, mover)
         row: list[float] = [float(factor)]
         row += [*mean_interval(full, seed=seed), float(np.abs(drawn.attention.mean(0)).mean())]

@@ -15,6 +15,7 @@ from th_utils.results import Results
 # An order has the colour of the name that is right in it: the first one in ABBA prompts.
 FIRST, SECOND = ORDER_COLOURS.values()
 STYLES = {"ABBA": "-", "BABA": "--"}
+SIDE = {"ABBA": "left", "BABA": "right"}  # ABBA's mean is the larger one
 WAYS = {"add": "added to the residual stream", "only": "in place of the head's output"}
 KINDS = {
     "add": "the line, added",
@@ -77,6 +78,7 @@ def line(results: Results) -> Figure:
 def sweep(results: Results) -> Figure:
     """The mover's attention to either name and the logits, along the line, for both orders."""
     c, m = results.columns, results.meta
+    reach = max(c["alpha"])
     figure, grid = new_figure((WIDE, 4.4), rows=2, columns=2, sharex=True, sharey="row")
     for column, (how, title) in enumerate(WAYS.items()):
         for order, style in STYLES.items():
@@ -94,17 +96,29 @@ def sweep(results: Results) -> Figure:
             axes.axvline(0, color="0.85", lw=0.8, zorder=0)
             axes.margins(x=0)
             if how == "only":  # where prompts lie on their own
-                for end, colour in ((m["abba"], FIRST), (m["baba"], SECOND)):
+                for order, end in (("ABBA", m["abba"]), ("BABA", m["baba"])):
                     axes.plot(
                         end,
                         0,
                         "^",
                         ms=5,
-                        color=colour,
+                        color=ORDER_COLOURS[order],
                         transform=axes.get_xaxis_transform(),
                         clip_on=False,
                         zorder=5,
                     )
+                    if row == 0:
+                        axes.annotate(
+                            order,
+                            (end, 0),
+                            xycoords=axes.get_xaxis_transform(),
+                            xytext=(0, -5),
+                            textcoords="offset points",
+                            ha="center" if m["abba"] - m["baba"] > reach / 4 else SIDE[order],
+                            va="top",
+                            fontsize=8,
+                            color=ink(ORDER_COLOURS[order]),
+                        )
     grid[0, 0].set_ylabel(f"attention of mover {m['mover']}")
     grid[0, 0].set_ylim(bottom=0)
     grid[1, 0].set_ylabel("logit(first) − logit(second)\nnats")

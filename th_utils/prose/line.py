@@ -27,23 +27,38 @@ def chosen(line: Line, mover: Head, split: str) -> str:
 def apart(table: dict[str, list]) -> str:
     """How well the coordinate tells the orders apart, overall and in the worst template."""
     whole, *each = rows(table)
-    worst = min(each, key=lambda row: row["auc"])
-    side = min(each, key=lambda row: row["side"])
+    worst, fewest = (min(each, key=lambda row: row[name]) for name in ("auc", "side"))
     lowest = (
-        f"the lowest of a template is {worst['auc']:.2f} (template {worst['template']}, "
+        f"; the lowest of a template is {worst['auc']:.2f} (template {worst['template']}, "
         f"{worst['pairs']} pairs)"
         if worst["auc"] < 1
-        else f"it is {worst['auc']:.2f} in each of {len(each)} templates, too"
+        else "; in each template alone it is 1.00"
+        if whole["auc"] < 1
+        else ": every ABBA prompt lies above every BABA prompt"
     )
-    fewest = (
-        f", and {side['side']:.0%} in the template where fewest do (template {side['template']})"
-        if side["side"] < 1
-        else ""
+    sides = (
+        f"{whole['side']:.0%} of the prompts lie on their order's side of the origin, which was "
+        f"not fitted, and {fewest['side']:.0%} in the template where fewest do (template "
+        f"{fewest['template']})"
+        if fewest["side"] < 1
+        else "All prompts lie on their order's side of the origin, which was not fitted"
     )
     return (
-        f"Over {whole['pairs']} held-out pairs of prompts the area under the curve is "
-        f"{_ranged(whole, 'auc', '.2f')}; {lowest}. {whole['side']:.0%} of the prompts lie on "
-        f"their order's side of the origin, which was not fitted{fewest}"
+        f"Over {whole['pairs']} held-out pairs of prompts in {len(each)} templates the area under "
+        f"the curve is {_ranged(whole, 'auc', '.2f')}{lowest}. {sides}"
+    )
+
+
+def unseen(table: dict[str, list]) -> str:
+    """What an interval cannot say where no prompt is an exception; nothing where some are."""
+    whole, *_ = rows(table)
+    if whole["side"] < 1:
+        return ""
+    share = 1 - 0.05 ** (1 / whole["pairs"])
+    return (
+        " Where there is no exception, resampling makes none: the interval has no width, but if "
+        f"{share:.{0 if share >= 0.01 else 1}%} of all pairs were exceptions, one sample in twenty "
+        "of this size would still have none."
     )
 
 
@@ -64,19 +79,39 @@ def sweep(table: dict[str, list], reach: float) -> str:
     for how, name in WAYS.items():
         first, second, logits = (_ends(table, how, q) for q in ("first", "second", "logits"))
         parts.append(
-            f"{name}, it takes the main mover's attention to the first name from {first[0]:.2f} to "
+            f"{name}, αv takes the main mover's attention to the first name from {first[0]:.2f} to "
             f"{first[1]:.2f} and that to the second from {second[0]:.2f} to {second[1]:.2f}, and "
             f"logit(first) − logit(second) from {logits[0]:+.1f} to {logits[1]:+.1f} nats"
         )
     return f"From α = −{reach:.1f} to α = +{reach:.1f}, means over both orders: {'; '.join(parts)}"
 
 
+def ends(table: dict[str, list], reach: float) -> str:
+    """The same as a table."""
+    lines = [
+        "| αv | attention to the first name | attention to the second name | "
+        "logit(first) − logit(second), nats |",
+        "| --- | --- | --- | --- |",
+    ]
+    for how, name in WAYS.items():
+        cells = (
+            f"{low:{form}} → {high:{form}}"
+            for quantity, form in (("first", ".2f"), ("second", ".2f"), ("logits", "+.1f"))
+            for low, high in [_ends(table, how, quantity)]
+        )
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return (
+        f"At the ends, α = −{reach:.1f} → α = +{reach:.1f}, means over both orders:\n\n"
+        + "\n".join(lines)
+    )
+
+
 def answer(change: Interval, orders: float, share: Interval) -> str:
     """How far the logits move, beside the distance of the two orders."""
     return (
         f"Prompts of the two orders lie {orders:.1f} nats apart in logit(first) − logit(second). "
-        f"Moving any prompt from one end of the line to the other changes it by "
-        f"{change.value:.1f} nats (95% interval {change.low:.1f} to {change.high:.1f}), "
+        f"Moving a prompt from one end of the line to the other changes it by "
+        f"{change.value:.1f} nats on average (95% interval {change.low:.1f} to {change.high:.1f}), "
         f"{share.value:.0%} of that distance."
     )
 
@@ -94,14 +129,13 @@ def random(table: dict[str, list], shares: dict[str, Interval]) -> str:
         size = {q: [abs(row[f"{q} mean"]) for row in means] for q in ("attention", "logits")}
         parts.append(
             f"{len(means)} random directions {name} change the attention by "
-            f"{_mean(size['attention']):.3f} on average, whatever the sign, and by "
-            f"{max(size['attention']):.3f} at most ({shares[kind].value:.1%} of the line's change "
-            f"on average), and the logits by {_mean(size['logits']):.2f} and "
-            f"{max(size['logits']):.2f} nats"
+            f"{_mean(size['attention']):.3f} on average ({shares[kind].value:.1%} of the line's "
+            f"change) and {max(size['attention']):.3f} at most, the logits by "
+            f"{_mean(size['logits']):.2f} and {max(size['logits']):.2f} nats"
         )
     return (
         f"The line, added, changes the attention by {line['attention mean']:.2f} and the logits by "
-        f"{line['logits mean']:.1f} nats; {'; '.join(parts)}"
+        f"{line['logits mean']:.1f} nats. Whatever the sign, {'; '.join(parts)}"
     )
 
 
@@ -134,25 +168,26 @@ def not_turned(table: dict[str, list], way: str) -> str:
     if row["answer value"] is None or row["attention value"] is None:
         return "The model prefers the right name in no prompt: nothing can be turned."
     return (
-        f"Of the prompts in which the right name was preferred, {1 - row['attention value']:.0%} "
-        f"keep the mover's attention on it and {1 - row['answer value']:.0%} keep their answer "
-        f"when the line, {way}, is followed to the end that speaks against them."
+        f"Moved {way}, {1 - row['attention value']:.0%} of the prompts in which the right name was "
+        f"preferred keep the mover's attention on it, and {1 - row['answer value']:.0%} keep their "
+        "answer."
     )
 
 
 def heads(table: dict[str, list], change: dict[str, list]) -> str:
     """The leading components of all inhibition heads, as a table."""
     lines = [
-        "| component | mean ABBA | mean BABA | area under the curve | on its side of the origin | "
-        "change in attention | change in logits, nats |",
+        "| component | mean coordinate, ABBA | BABA | area under the curve | on its side of the "
+        "origin | change in attention | change in logits, nats |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     found = {row["component"]: row for row in rows(table)}
     for row in rows(change):
         of = found.get(row["component"])
         where = (
-            f"{of['abba']:+.1f} | {of['baba']:+.1f} | {_ranged(of, 'auc', '.2f')} | "
-            f"{_ranged(of, 'side', '.0%')}"
+            f"{of['abba']:+.1f} | {of['baba']:+.1f} | "
+            f"{of['auc']:.2f} ({of['auc_low']:.2f} to {of['auc_high']:.2f}) | "
+            f"{of['side']:.0%} ({of['side_low']:.0%} to {of['side_high']:.0%})"
             if of
             else " |  |  | "
         )
@@ -179,18 +214,17 @@ def exchanges(table: dict[str, list], donors: Sequence[str]) -> str:
 
 
 def held_elsewhere(table: dict[str, list], donor: str) -> str:
-    """How much of the answer the end position holds, and how much of that the line does."""
+    """How much of the answer the end position holds, and how much of it the line moves."""
     first, *_, everything = (row for row in rows(table) if row["donor"] == donor)
-    part = ""
-    if everything["answer low"] > 0:
-        part = (
-            f" The leading component moves {first['answer value'] / everything['answer value']:.0%}"
-            " of what can be moved there."
-        )
+    rest = (
+        " What does not move is decided by what later blocks read at other positions."
+        if everything["answer high"] < 1
+        else ""
+    )
     return (
-        f"With all that the end position has been written by then from the other order, "
-        f"{everything['answer value']:.0%} of the logit difference moves; what does not is "
-        f"decided by what later blocks read at other positions.{part}"
+        f"With all that the end position has been written by then from the {donor}, "
+        f"{_cell(everything, 'answer', '.0%')} of the logit difference moves; with the leading "
+        f"component's coordinate alone {_cell(first, 'answer', '.0%')}.{rest}"
     )
 
 
@@ -202,8 +236,8 @@ def ranges(table: dict[str, list]) -> str:
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {row['factor']:g} | {_cell(row, 'full', '.2f')} | {row['full random']:.2f} | "
-        f"{_cell(row, 'query', '.2f')} | {row['query random']:.2f} |"
+        f"| {row['factor']:g} | {_cell(row, 'full', '.2f')} | {row['full random']:.3f} | "
+        f"{_cell(row, 'query', '.2f')} | {row['query random']:.3f} |"
         for row in rows(table)
     ]
     return "\n".join(lines)
@@ -214,14 +248,20 @@ def components(table: dict[str, list], share: float) -> str:
     found = sorted(rows(table), key=lambda row: -row["change"])
     leading = next(row for row in found if row["leading"])
     others = [row for row in found if not row["leading"]]
+    most = {name: max(row[name] for row in others) for name in ("change", "apart")}
+    could, used = (leading[name] / most[name] for name in ("change", "apart"))
+    apart = ""
+    if max(could, used) > 1:
+        names = (f"its use ({used:.1f} times the next)", f"what it could do ({could:.1f} times)")
+        more, less = names if used > could else names[::-1]
+        apart = f". What sets it apart is more {more} than {less}"
     return (
         f"The vector at the end of the sweep is {share:.2f} times as long as the residual stream "
         f"that it is added to. Of the head's {len(found)} components, each added over the same "
         f"range to the mover's query alone, the leading one is number "
         f"{1 + found.index(leading)}, with a change of {leading['change']:.2f} in attention; the "
-        f"largest of another is {others[0]['change']:.2f}. What sets the leading one apart more is "
-        f"its use: on it the two orders lie {leading['apart']:.1f} apart, and at most "
-        f"{max(row['apart'] for row in others):.1f} on any other"
+        f"largest of another is {most['change']:.2f}. On the leading one the two orders lie "
+        f"{leading['apart']:.1f} apart, on any other at most {most['apart']:.1f}{apart}"
     )
 
 
