@@ -81,6 +81,30 @@ def test_chapters_share_one_ranking(bridge, svd, tmp_path, monkeypatch):
     assert calls == [{"seed": 0}] * 2
 
 
+def test_other_axes_are_those_of_random_other_heads(bridge, svd):
+    roles = some_roles(inhibition=[(1, 2), (0, 3), (0, 1)])
+    how = dict(seed=3, prompts=4)
+    drawn = inhibition_axes.other_axes(bridge, svd, roles, 3, draws=4, **how)
+    assert len(drawn) == 4 and all(len(axes) == 3 for axes in drawn)
+    heads = {head for axes in drawn for head in axes.heads}
+    assert {layer for layer, _ in heads} <= {0, 1} and not heads & set(roles["inhibition"])
+    assert len({axes.heads for axes in drawn}) > 1
+    for axes in drawn:
+        assert len(set(axes.heads)) <= len(inhibition_axes.senders(roles))
+    again = inhibition_axes.other_axes(bridge, svd, roles, 3, draws=1, **how)
+    assert again[0].names == drawn[0].names
+    run = clean_run(bridge, ioi.prompts(bridge.tokenizer, 4, seed=3, split="find"))
+    own = list(dict.fromkeys(drawn[0].heads))
+    best = inhibition_axes.ranked(bridge, run, svd, own, MOVER).picks
+    assert set(drawn[0].names) == {"{}.{}.{}".format(*pick) for pick in best[:3]}
+
+
+def test_there_are_no_other_heads(svd):
+    everything = [(0, head) for head in range(svd.S.shape[1])]
+    with pytest.raises(CompanionError, match="there are no others"):
+        inhibition_axes.other_axes(None, svd, some_roles(inhibition=everything), 1, draws=1, seed=0)
+
+
 @pytest.mark.parametrize("n", [0, -1, 1000])
 def test_too_many_or_none(svd, ranking, n):
     with pytest.raises(CompanionError, match=f"{n} inhibition coordinates: give 1 to "):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pictures import check_apart, check_inside, check_sizes, drawn, pictures
 
 from th_utils.plots import repair
 from th_utils.results import Results
 
-KINDS = ("steering", "turned", "control", "control", "unaided", "weights", "weights", "control")
+KINDS = (
+    "steering", "turned", "control", "control", "heads", "unaided", "weights", "weights", "control",
+)  # fmt: skip
 NAMES = (
     "inhibition coordinates, place told",
-    "turned directions, place told (exploratory)",
+    "gradient directions, place told (exploratory)",
     "natural points, place told",
     "random subspaces, place told",
+    "random heads, place told",
     "not told: place from main mover's attention",
     "weights of the inhibition heads",
     "weights of all heads from their layer on",
@@ -26,7 +30,7 @@ def columns(names: tuple[str, ...], rows: list[tuple]) -> dict[str, list]:
 
 
 def gains() -> Results:
-    means = (0.02, 0.21, 0.01, 0.1, -0.03, 0.25, 0.31, -0.05)
+    means = (0.02, 0.21, 0.01, 0.1, 0.04, -0.03, 0.25, 0.31, -0.05)
     rows = [
         (name, kind, mean, mean - 0.08, mean + 0.12)
         for name, kind, mean in zip(NAMES, KINDS, means, strict=True)
@@ -36,18 +40,26 @@ def gains() -> Results:
 
 def lengths(known=(4, 7, 10), crowded=False) -> Results:
     panels = {
-        "place told": {"as it is": 0.4, "steered": 0.45, "turned": 0.7, "random": 0.42},
-        "nothing told": {"as it is": 0.4, "rule": 0.41, "weights": 0.6, "random": 0.39},
+        "place told": {
+            "as it is": (0.4, "clean"),
+            "inhibition": (0.45, "steering"),
+            "by gradient": (0.7, "turned"),
+            "random subspaces": (0.42, "control"),
+            "random heads": (0.41, "heads"),
+        },
+        "nothing told": {
+            "as it is": (0.4, "clean"),
+            "by rule": (0.41, "unaided"),
+            "weights edited": (0.6, "weights"),
+            "random edit": (0.39, "control"),
+        },
     }
-    kinds = dict(zip(("as it is", "steered", "turned", "random", "rule", "weights"),
-                     ("clean", "steering", "turned", "control", "unaided", "weights"),
-                     strict=True))  # fmt: skip
     rows = []
     for panel, variants in panels.items():
-        for name, start in variants.items():
+        for name, (start, kind) in variants.items():
             for n in known:
                 mean = 0.02 if crowded else start * 4 / n
-                rows.append((panel, name, kinds[name], n, mean, max(0, mean - 0.1), mean + 0.1))
+                rows.append((panel, name, kind, n, mean, max(0, mean - 0.1), mean + 0.1))
     names = ("panel", "variant", "kind", "length", "mean", "low", "high")
     return Results(columns(names, rows))
 
@@ -86,16 +98,25 @@ def test_texts_can_be_read(name):
 def test_gains_are_written_in_points():
     (axes,) = repair.gains(gains()).axes
     said = [text.get_text() for text in axes.texts]
-    assert said == ["+2", "+21", "+1", "+10", "-3", "+25", "+31", "-5"]
+    assert said == ["+2", "+21", "+1", "+10", "+4", "-3", "+25", "+31", "-5"]
     dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
-    assert dots == pytest.approx([2, 21, 1, 10, -3, 25, 31, -5])
+    assert dots == pytest.approx([2, 21, 1, 10, 4, -3, 25, 31, -5])
 
 
 def test_lines_end_at_their_last_accuracy():
     left, right = repair.lengths(lengths()).axes
     ends = {text.get_text(): text.xy for text in left.texts}
-    assert ends["turned"] == pytest.approx((10, 28)) and ends["as it is"] == pytest.approx((10, 16))
-    assert {text.get_text() for text in right.texts} == {"as it is", "rule", "weights", "random"}
+    assert ends["by gradient"] == pytest.approx((10, 28), abs=0.3)
+    assert ends["as it is"][1] == pytest.approx(16)
+    names = {text.get_text() for text in right.texts}
+    assert names == {"as it is", "by rule", "weights edited", "random edit"}
+
+
+@pytest.mark.parametrize("known", [(4, 7, 10), tuple(range(4, 11))])
+def test_intervals_stand_side_by_side(known):
+    for axes, variants in zip(repair.lengths(lengths(known)).axes, (5, 4), strict=True):
+        at = sorted(s[0, 0] for bars in axes.collections for s in bars.get_segments())
+        assert len(at) == variants * len(known) and np.diff(at).min() > 0.1
 
 
 def test_each_place_has_its_accuracy():

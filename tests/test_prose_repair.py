@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -24,9 +26,13 @@ def test_points(gain, text):
 
 
 def test_option():
-    assert words.option(Option(1, "add", 2.5)).startswith("one axis, added to what is there, up to")
-    assert "3 axes, set in place of" in words.option(Option(3, "replace", 10.0))
-    assert "up to 10 natural half-ranges" in words.option(Option(3, "replace", 10.0))
+    assert (
+        words.option(Option(1, "add", 2.5))
+        == "one coordinate, points added, up to 2.5 half-ranges out"
+    )
+    assert words.option(Option(3, "replace", 10.0)) == (
+        "3 coordinates, set to points, up to 10 half-ranges out"
+    )
 
 
 def steering(own: float) -> Steering:
@@ -37,16 +43,19 @@ def steering(own: float) -> Steering:
 
 def test_searched():
     text = words.searched(steering(0.25))
-    assert text.startswith("Axes: 1.2.0, 1.2.7.") and "3 natural half-ranges out: 0.41; 2" in text
-    assert "Chosen: 2 axes, added" in text and "have a weight of 0.25, the rest" in text
-    assert "have a weight of 1, the rest" in words.searched(steering(1.0))
+    assert text.startswith("The coordinates are 1.2.0 and 1.2.7.")
+    assert "3 half-ranges out: 0.41; 2" in text and "Chosen: 2 coordinates, points added" in text
+    assert "have a weight of 0.25, and" in text
+    assert "have a weight of 1, and" in words.searched(steering(1.0))
+    alone = dataclasses.replace(steering(1.0), scores={Option(2, "add", 3.0): 0.62})
+    assert "out: 0.62. In the choice" in words.searched(alone), "nothing was there to choose"
 
 
 def test_accuracy():
-    hits = {4: torch.tensor([1.0, 1.0, 0.0, 0.0]), 10: torch.tensor([0.0, 0.0])}
-    text = words.accuracy(hits, {4: 0.75, 10: 0.2})
-    assert "50% of lists of 4 (75% among the listed items, where a guess has 25%)" in text
-    assert "0% of lists of 10 (20% among the listed items, where a guess has 10%)" in text
+    hits = {2: torch.tensor([1.0, 1.0, 0.0, 0.0]), 4: torch.tensor([0.0, 0.0, 0.0, 0.0])}
+    text = words.accuracy(hits, {2: 0.75, 4: 0.2}, seed=0)
+    assert "in 50% (0% to 100%) of the prompts with lists of 2 and 0% (0% to 0%) of" in text
+    assert text.endswith("comes first in 75% and 20%, where a guess has 50% and 25%.")
 
 
 GAINS = {
@@ -60,18 +69,35 @@ GAINS = {
 
 def test_gains_and_rules():
     text = words.gains(GAINS)
-    assert text == (
-        "a: +20 points (95% interval +10 to +30); b: -3 points (95% interval -8 to +2)."
+    assert text == "a: +20 (+10 to +30); b: -3 (-8 to +2)"
+    said = words.untold(GAINS, "b")
+    assert text in said and said.endswith("Chosen on the half *find*: b.")
+
+
+def test_the_largest_gain_is_a_repair():
+    table = dict(
+        variant=["told", "seen later", "edit", "chance"],
+        kind=["steering", "turned", "weights", "control"],
+        mean=[0.1, 0.9, 0.2, 0.8],
+        low=[0.0] * 4,
+        high=[1.0] * 4,
     )
-    assert words.untold(GAINS, "b") == f"By rule: {text} Chosen on the half *find*: b."
+    text = words.largest(table)
+    assert "gain is +20 points (95% interval 0 to +100): edit." in text and "largest of 2" in text
+    assert ": told." in words.largest({**table, "mean": [0.3, 0.9, 0.2, 0.8]})
 
 
 def test_told_names_each_gain_once():
-    each = [Interval(x, x - 0.01, x + 0.01) for x in (0.11, 0.22, 0.33, 0.44)]
+    each = [Interval(x, x - 0.01, x + 0.01) for x in (0.11, 0.22, 0.33, 0.44, 0.55)]
     text = words.told(*each)
-    at = [text.index(f"+{n} points") for n in (11, 22, 33, 44)]
-    assert text.index("inhibition coordinates") < at[0] < text.index("by itself") < at[3]
-    assert text.index("random subspaces") < at[2] < text.index("*Exploratory*") < at[1]
+    at = [text.index(f"+{n} points") for n in (11, 22, 33, 44, 55)]
+    assert text.index("inhibition coordinates") < at[0] < text.index("random subspaces") < at[2]
+    assert at[2] < text.index("random other heads") < at[3] < text.index("by themselves") < at[4]
+    assert at[4] < text.index("*Exploratory*") < at[1]
+
+
+def test_draws():
+    assert "lists alone" in words.draws(1) and "their 8 draws" in words.draws(8)
 
 
 def test_components():
@@ -79,15 +105,19 @@ def test_components():
     scales[1, 0, :3] = torch.tensor([3.0, 0.0, 3.0])
     scales[2, 1, 1] = 3.0
     text = words.components(scales, "some heads", 12)
-    assert "best of 12 edits scales 4 of 24 components, 3 up and 1 down, by factors of 0, 3" in text
-    assert "belong to some heads, most of them to 1.0 (3), 2.1 (1)." in text
+    assert "best of 12 edits scales 4 of the model's 24 components, 3 up and 1 down, by" in text
+    assert "factors of 0, 3; they belong to some heads" in text
+    assert text.endswith("most of them to 1.0 (3) and 2.1 (1).")
 
 
 def test_edited():
     each = [Interval(x, x - 0.01, x + 0.01) for x in (0.11, 0.22, 0.33)]
     text = words.edited(each[0], {"another family": each[1]}, each[2])
-    assert "changes accuracy by +11 points" in text and "; another family: +22 points" in text
-    assert "searched in the same way but for their order: +33 points" in text
+    assert (
+        "changes accuracy by +11 points" in text
+        and "; the best among another family, by +22 points" in text
+    )
+    assert "but for their order, change it by +33 points" in text
     assert "another" not in words.edited(each[0], {}, each[2])
 
 
@@ -119,6 +149,14 @@ def test_places_of_one_length():
     )
 
 
+def test_places_that_are_equal_or_never_right():
+    same = {**PLACES, "accuracy": [0.0, 0.0, 0.3, 0.3, 1.0]}
+    assert words.places(same, 2) == (
+        "In lists of 2, as it is: never right; edited: best at places 1 and 2 (30%), never right "
+        "at 0 of the 2 places."
+    )
+
+
 def test_lengths_at_both_ends():
     table = dict(
         panel=["p"] * 3 + ["q"] * 3,
@@ -134,7 +172,15 @@ def test_lengths_at_both_ends():
 def test_a_share_of_what_may_be_nothing_is_said_to_be_one():
     part = Interval(0.1, 0.05, 0.15)
     assert words.share_note(Interval(0.2, 0.1, 0.3), part) == (
-        "The gains are +10 points (95% interval +5 to +15) and +20 points (95% interval +10 to "
+        "It is +10 points (95% interval +5 to +15) as a share of +20 points (95% interval +10 to "
         "+30)."
     )
     assert "ratio says little" in words.share_note(Interval(0.2, -0.1, 0.3), part)
+
+
+def test_what_the_price_buys():
+    assert words.bought(Interval(0.2, 0.1, 0.3)).endswith(
+        "by +20 points (95% interval +10 to +30)."
+    )
+    assert words.bought(Interval(0.2, -0.1, 0.3)).endswith("which may be nothing.")
+    assert not words.bought(Interval(-0.2, -0.3, -0.1)).endswith("which may be nothing.")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from th_utils import list_trees, models, repair, text_loss, unaided
+from th_utils import repair_gains as gains
 from th_utils import repair_study as study
 from th_utils import weight_repair as weights
 from th_utils.errors import CompanionError
@@ -253,7 +254,7 @@ def test_rules_set_points(how):
     rules = unaided.rules({"x": torch.tensor([1, 0])}, natural, natural.mean(0), chosen, how)
     assert rules["place from x"].tolist() == [[20.0], [10.0]]
     assert rules["one point for all places"].tolist() == [[7.0], [7.0]]
-    assert rules["nothing"].isnan().all()
+    assert rules["nothing set"].isnan().all()
     moved = rules["deviation times 3"] + (natural if how == "add" else 0)
     assert moved.tolist() == [[-1.0], [5.0]]
 
@@ -372,32 +373,46 @@ def test_price_on_names(bridge, svd):
 # --- compared
 
 
-def hits(*values: float) -> study.Hits:
+def hits(*values: float) -> gains.Hits:
     """Lists of two items, both right or none, to the values given."""
     return {2: torch.tensor(values).double().repeat_interleave(2)}
 
 
 def test_gains_are_over_lists():
     before, after = hits(0, 0, 1, 0), hits(1, 0, 1, 1)
-    assert study.per_list(after).tolist() == [1, 0, 1, 1]
-    found = study.gain(after, before, seed=0)
+    assert gains.per_list(after).tolist() == [1, 0, 1, 1]
+    found = gains.gain(after, before, seed=0)
     assert found.value == 0.5 and 0 <= found.low < 0.5 < found.high <= 1
-    assert study.gain(before, before, seed=0) == (0, 0, 0)
-    share = study.gain_share(hits(1, 0, 1, 0), after, before, seed=0)
+    assert gains.gain(before, before, seed=0) == (0, 0, 0)
+    share = gains.gain_share(hits(1, 0, 1, 0), after, before, seed=0)
     assert share.value == pytest.approx(0.5)
-    assert study.gain_share(after, before, before, seed=0).value == pytest.approx(0.5 / study.LEAST)
-    mean = study.mean_hits([before, after])
-    assert study.per_list(mean).tolist() == [0.5, 0, 1, 0.5]
+    assert gains.gain_share(after, before, before, seed=0).value == pytest.approx(0.5 / gains.LEAST)
+    mean = gains.mean_hits([before, after])
+    assert gains.per_list(mean).tolist() == [0.5, 0, 1, 0.5]
+
+
+def test_controls_are_over_lists_and_draws():
+    before, whole = hits(0, 0, 0, 0), hits(1, 1, 1, 1)
+    all_, none = hits(1, 1, 1, 1), hits(0, 0, 0, 0)
+    found = gains.gain_of_draws([all_, none], before, seed=0)
+    assert found == (0.5, 0.0, 1.0), "lists are alike: only the draws leave anything open"
+    assert gains.share_of_draws([all_, none], whole, before, seed=0) == (0.5, 0.0, 1.0)
+    one = gains.gain_of_draws([hits(1, 0, 1, 0)], before, seed=0)
+    assert one.value == 0.5 and 0 <= one.low < 0.5 < one.high <= 1
+    small = gains.share_of_draws([all_], before, before, seed=0)
+    assert small.value == pytest.approx(1 / gains.LEAST)
 
 
 def test_tables(run):
     each = {LENGTH: (run.prompts.target == 1).double()}
     none = {LENGTH: torch.zeros(LENGTH * LISTS).double()}
-    table = study.gains_table({"a": ("steering", each), "b": ("control", none)}, none, seed=0)
+    table = gains.gains_table({"a": ("steering", each), "b": ("control", none)}, none, seed=0)
     assert table["mean"] == [pytest.approx(1 / 3), 0] and table["kind"] == ["steering", "control"]
-    table = study.lengths_table({"p": {"a": ("clean", each)}}, seed=0)
+    half = gains.gains_table({"c": ("control", [each, none])}, none, seed=0)
+    assert half["mean"] == [pytest.approx(1 / 6)]
+    table = gains.lengths_table({"p": {"a": ("clean", each)}}, seed=0)
     assert table["length"] == [LENGTH] and table["panel"] == ["p"]
-    table = study.places_table({"a": ("clean", each)}, {LENGTH: run})
+    table = gains.places_table({"a": ("clean", each)}, {LENGTH: run})
     assert table["place"] == [1, 2, 3] and table["accuracy"] == [0, 1, 0]
 
 
@@ -415,7 +430,7 @@ def test_a_study_from_search_to_gain(bridge, trees, run, svd):
     after = repair.put(bridge, run, found.axes, points, found.option.how)
     assert told[LENGTH].equal((after.top[:, 0] == run.prompts.right).double())
     rules, best = study.untold(bridge, {LENGTH: run}, {LENGTH: run}, found, [(2, 0), (2, 1)])
-    assert best in rules and rules["nothing"][LENGTH].equal(before[LENGTH])
+    assert best in rules and rules["nothing set"][LENGTH].equal(before[LENGTH])
     natural = study.natural_points(bridge, {LENGTH: run}, {LENGTH: run}, axes)
     assert natural[LENGTH].shape == told[LENGTH].shape
     among = study.among_items({LENGTH: run})[LENGTH]

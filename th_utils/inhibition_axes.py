@@ -12,6 +12,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -103,6 +104,42 @@ def leading_axes(
             the model lacks a mover or an inhibition head before it.
     """
     return axes_of(svd, rank(bridge, svd, roles, seed=seed, prompts=prompts), n)
+
+
+def other_axes(
+    bridge: Any, svd: HeadSVD, roles: Roles, n: int, *, draws: int, seed: int, prompts: int = 64
+) -> list[Axes]:
+    """The first `n` coordinates of random heads that are no inhibition heads: a control.
+
+    In each draw there are as many heads as inhibition heads, of the same layers, and their
+    components are ranked in the same way.
+
+    Args:
+        bridge: `TransformerBridge` in compatibility mode, with its tokenizer.
+        svd: SVD of the OV matrices.
+        roles: of the model.
+        n: how many coordinates.
+        draws: how often heads are drawn.
+        seed: of the heads and of the prompts that rank their components.
+        prompts: how many of those.
+
+    Raises:
+        CompanionError: all heads of these layers are inhibition heads, or as for `leading_axes`.
+    """
+    heads, mover = senders(roles), roles.strongest("mover")
+    layers = sorted({layer for layer, _ in heads})
+    pool = [(layer, head) for layer in layers for head in range(svd.S.shape[1])]
+    pool = [head for head in pool if head not in roles["inhibition"]]
+    if not pool:
+        raise CompanionError("all heads of these layers are inhibition heads: there are no others")
+    rng = np.random.default_rng([seed, 1])
+    picked = [
+        sorted(pool[i] for i in rng.choice(len(pool), min(len(heads), len(pool)), replace=False))
+        for _ in range(draws)
+    ]
+    drawn = ioi.prompts(bridge.tokenizer, prompts, seed=seed, split="find")
+    run = clean_run(bridge, drawn)
+    return [axes_of(svd, ranked(bridge, run, svd, each, mover), n) for each in picked]
 
 
 def axes_of_chapter(chapter: Any, svd: HeadSVD, n: int) -> Axes:

@@ -12,20 +12,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from th_utils import repair, unaided
-from th_utils.bootstrap import Interval, bootstrap, mean_interval
 from th_utils.list_trees import TreeRun, edited_answers
 from th_utils.patching import ComponentEdit, Replayed
 from th_utils.repair import Chosen, How, Searched
+from th_utils.repair_gains import Hits
 from th_utils.roles import Head
 from th_utils.runs import CleanRun
 from th_utils.steering import Axes, coordinates
-from th_utils.tasks.lists import list_means
 
 Runs = Mapping[int, CleanRun]  # by length
-Hits = dict[int, Tensor]  # by length: 1 for each prompt whose right answer is the top token
 
 OWN_WEIGHTS = (0.25, 0.5, 0.75, 1.0)  # above zero: a place has to have a point of its own
-LEAST = 0.01  # a gain of one point, the smallest that another is divided by
 
 
 class Option(NamedTuple):
@@ -206,85 +203,3 @@ def _scores(
     bridge: Any, run: CleanRun, steering: Steering, points: Float[Tensor, "case prompt axis"]
 ) -> list[float]:
     return repair.scores(_replayed(bridge, run, steering, points), run.prompts).mean(0).tolist()
-
-
-def per_list(hits: Hits) -> Float[np.ndarray, " list"]:
-    """Accuracy of each list, lists of all lengths one after the other."""
-    return np.concatenate([list_means(each, length) for length, each in hits.items()])
-
-
-def gain(after: Hits, before: Hits, *, seed: int) -> Interval:
-    """Rise in accuracy, mean over lists, interval over lists."""
-    return mean_interval(per_list(after) - per_list(before), seed=seed)
-
-
-def gain_share(part: Hits, whole: Hits, before: Hits, *, seed: int) -> Interval:
-    """One gain as a share of another, interval over lists.
-
-    Where the other is below `LEAST`, or is so in a resample, `LEAST` stands for it: the share of
-    nothing has no value, and a large one says as much.
-    """
-    p, w = (per_list(hits) - per_list(before) for hits in (part, whole))
-    return bootstrap(
-        lambda a, b: a.mean(axis=1) / np.maximum(b.mean(axis=1), LEAST),
-        [p, w],
-        seed=seed,
-        batched=True,
-    )
-
-
-def mean_hits(many: Sequence[Hits]) -> Hits:
-    """Several draws of one control averaged prompt by prompt."""
-    return {n: torch.stack([hits[n] for hits in many]).mean(0) for n in many[0]}
-
-
-def gains_table(variants: Mapping[str, tuple[str, Hits]], before: Hits, *, seed: int) -> dict:
-    """Gain of every variant.
-
-    Args:
-        variants: kind ("steering", "unaided", "weights" or "control") and hits, by name.
-        before: the model as it is.
-
-    Returns:
-        Columns: variant, kind, mean, low, high (accuracy gained, as a share).
-    """
-    rows = [(name, kind, *gain(hits, before, seed=seed)) for name, (kind, hits) in variants.items()]
-    names = ("variant", "kind", "mean", "low", "high")
-    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
-
-
-def lengths_table(
-    panels: Mapping[str, Mapping[str, tuple[str, Hits]]], *, seed: int
-) -> dict[str, list]:
-    """Accuracy by length of the list.
-
-    Args:
-        panels: kind and hits by name, panel by panel.
-        seed: of the bootstrap.
-
-    Returns:
-        Columns: panel, variant, kind, length, mean, low, high (interval over lists).
-    """
-    rows = [
-        (panel, name, kind, length, *mean_interval(list_means(each, length), seed=seed))
-        for panel, variants in panels.items()
-        for name, (kind, hits) in variants.items()
-        for length, each in hits.items()
-    ]
-    names = ("panel", "variant", "kind", "length", "mean", "low", "high")
-    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
-
-
-def places_table(variants: Mapping[str, tuple[str, Hits]], runs: Runs) -> dict[str, list]:
-    """Accuracy by place of the answer, for the lengths of `runs`.
-
-    Returns:
-        Columns: variant, kind, length, place (from 1), accuracy.
-    """
-    rows = []
-    for name, (kind, hits) in variants.items():
-        for length, run in runs.items():
-            means = repair.means_by_place(hits[length], run.prompts.target, length)
-            rows += [(name, kind, length, at + 1, mean) for at, mean in enumerate(means.tolist())]
-    names = ("variant", "kind", "length", "place", "accuracy")
-    return {name: [row[i] for row in rows] for i, name in enumerate(names)}

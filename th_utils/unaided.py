@@ -129,7 +129,7 @@ def rules(
     """
     found = {f"place from {name}": points.by_place[at] for name, at in guessed.items()}
     found["one point for all places"] = points.common.expand_as(natural)
-    found["nothing"] = torch.full_like(natural, torch.nan)
+    found["nothing set"] = torch.full_like(natural, torch.nan)
     for factor in FACTORS:
         moved = mean + factor * (natural - mean)
         name = f"deviation times {factor:g}"

@@ -15,6 +15,7 @@ COLOURS = {
     "unaided": PALETTE["duplicate-token"],
     "weights": PALETTE["previous-token"],
     "control": "0.6",
+    "heads": "0.45",  # a control too
 }
 
 
@@ -52,24 +53,28 @@ def lengths(results: Results) -> Figure:
     c = results.columns
     panels = list(dict.fromkeys(c["panel"]))
     figure, grid = new_figure((WIDE, 3.0), rows=1, columns=len(panels), sharey=True, squeeze=False)
+    known = sorted(set(c["length"]))
+    span = known[-1] - known[0]
     named = []
     for axes, panel in zip(grid[0], panels, strict=True):
         ends = []
-        for variant in dict.fromkeys(v for v, p in zip(c["variant"], c["panel"], strict=True)
-                                     if p == panel):  # fmt: skip
-            at = [i for i, v in enumerate(c["variant"]) if v == variant and c["panel"][i] == panel]
+        rows = [i for i, name in enumerate(c["panel"]) if name == panel]
+        variants = list(dict.fromkeys(c["variant"][i] for i in rows))
+        for k, variant in enumerate(variants):
+            at = [i for i in rows if c["variant"][i] == variant]
             x, mean, low, high = (
                 np.array([c[name][i] for i in at], dtype=float)
                 for name in ("length", "mean", "low", "high")
             )
-            colour = COLOURS[c["kind"][at[0]]]
-            if c["kind"][at[0]] not in ("clean", "control"):  # more bands than three are mud
-                axes.fill_between(x, 100 * low, 100 * high, color=colour, alpha=0.12, lw=0)
-            axes.plot(x, 100 * mean, "o-", ms=3.5, lw=1.3, color=colour)
+            kind = c["kind"][at[0]]
+            colour = COLOURS[kind]
+            x = x + 0.02 * span * (k - (len(variants) - 1) / 2)  # or intervals hide each other
+            axes.vlines(x, 100 * low, 100 * high, color=colour, lw=1.1)
+            line = "--" if kind == "heads" else "-"
+            axes.plot(x, 100 * mean, "o", ls=line, ms=3.5, lw=1.3, color=colour)
             ends.append((x[-1], 100 * mean[-1], variant, colour))
-        known = sorted(set(c["length"]))
         axes.set_xticks(known)
-        axes.set_xlim(known[0] - 0.4, known[-1] + 0.75 * (known[-1] - known[0]) + 0.4)
+        axes.set_xlim(known[0] - 0.06 * span, known[-1] + 0.56 * span)
         axes.set_title(panel)
         axes.set_xlabel("items of the list")
         named.append((axes, ends))
@@ -83,6 +88,7 @@ def lengths(results: Results) -> Figure:
 def _name_ends(axes, ends: list[tuple[float, float, str, str]]) -> None:
     """Names to the right of lines' ends, moved apart where they would touch."""
     low, high = axes.get_ylim()
+    width = float(np.ptp(axes.get_xlim()))
     gap = (high - low) * 0.075
     ordered = sorted(ends, key=lambda end: end[1])
     heights: list[float] = []
@@ -97,12 +103,18 @@ def _name_ends(axes, ends: list[tuple[float, float, str, str]]) -> None:
         axes.annotate(
             name,
             (x, y),
-            xytext=(x + 0.35, height),
+            xytext=(max(end[0] for end in ends) + 0.06 * width, height),
             textcoords="data",
             fontsize=8,
             va="center",
             color=ink(colour),
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": ink(colour), "shrinkB": 2},
+            arrowprops={
+                "arrowstyle": "-",
+                "lw": 0.4,
+                "color": ink(colour),
+                "shrinkB": 2,
+                "relpos": (0, 0.5),
+            },  # from the name's left, or it would cross others
         )
 
 

@@ -9,25 +9,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from th_utils.bootstrap import Interval, mean_interval
+from th_utils.prose.recall import series, share, signed
 from th_utils.repair_study import Option, Steering
 from th_utils.roles import label
+from th_utils.tasks.lists import list_means
 
 
 def option(said: Option) -> str:
     """One way to steer, in words."""
-    count = "one axis" if said.axes == 1 else f"{said.axes} axes"
-    verb = {"add": "added to", "replace": "set in place of"}[said.how]
-    return f"{count}, {verb} what is there, up to {said.extent:g} natural half-ranges out"
+    count = "one coordinate" if said.axes == 1 else f"{said.axes} coordinates"
+    verb = {"add": "points added", "replace": "set to points"}[said.how]
+    return f"{count}, {verb}, up to {said.extent:g} half-ranges out"
 
 
 def searched(steering: Steering) -> str:
     """What was compared, what was chosen, and how much places were told apart."""
     tried = "; ".join(f"{option(o)}: {score:.2f}" for o, score in steering.scores.items())
+    chosen = f" Chosen: {option(steering.option)}." if len(steering.scores) > 1 else ""
     return (
-        f"Axes: {', '.join(steering.axes.names)}. Scores on lists left out in turn, of the half "
-        f"*find* ({tried}). Chosen: {option(steering.option)}; in the choice "
-        f"of a place's point its own lists have a weight of {steering.own:g}, the rest is what the "
-        "point does for all places."
+        f"The coordinates are {series(steering.axes.names)}. Score on lists left out in turn, half "
+        f"*find*: {tried}.{chosen} In the choice of a place's point its own lists have a weight "
+        f"of {steering.own:g}, and what the point does for all places has the rest."
     )
 
 
@@ -37,50 +39,77 @@ def points(gain: Interval) -> str:
     >>> points(Interval(0.1, -0.014, 0.2))
     '+10 points (95% interval -1 to +20)'
     """
-    value, low, high = (_whole(100 * x) for x in gain)
+    value, low, high = (signed(100 * x) for x in gain)
     return f"{value} points (95% interval {low} to {high})"
 
 
-def _whole(x: float) -> str:
-    """A signed whole number, without the sign of a rounded nothing."""
-    return "0" if round(x) == 0 else f"{x:+.0f}"
-
-
-def accuracy(hits: Mapping[int, Tensor], answers: Mapping[int, float]) -> str:
+def accuracy(hits: Mapping[int, Tensor], answers: Mapping[int, float], *, seed: int) -> str:
     """Accuracy of the model as it is, by length, and what a guess among the items would give.
 
     Args:
         hits: of the model as it is, by length.
         answers: accuracy among the listed items, by length.
+        seed: of the bootstrap.
     """
-    parts = [
-        f"{float(each.mean()):.0%} of lists of {length} ({answers[length]:.0%} among the listed "
-        f"items, where a guess has {1 / length:.0%})"
-        for length, each in hits.items()
+    right = [
+        f"{share(mean_interval(list_means(each, n), seed=seed))} of the prompts with lists of {n}"
+        for n, each in hits.items()
     ]
-    return f"As it is, the model names the missing item in {', '.join(parts)}."
+    return (
+        f"As it is, the model names the missing item in {series(right)} (95% intervals over lists "
+        f"in brackets). Among the items of the list it comes first in "
+        f"{series([f'{answers[n]:.0%}' for n in hits])}, where a guess has "
+        f"{series([f'{1 / n:.0%}' for n in hits])}."
+    )
 
 
 def gains(table: dict[str, list]) -> str:
     """Every variant's gain."""
     rows = zip(table["variant"], table["mean"], table["low"], table["high"], strict=True)
-    return "; ".join(f"{name}: {points(Interval(*gain))}" for name, *gain in rows) + "."
+    said = []
+    for name, *gain in rows:
+        value, low, high = (signed(100 * x) for x in gain)
+        said.append(f"{name}: {value} ({low} to {high})")
+    return "; ".join(said)
 
 
-def told(steered: Interval, turned: Interval, random: Interval, natural: Interval) -> str:
+def largest(table: dict[str, list]) -> str:
+    """The repair with the largest gain, controls and what was looked at afterwards aside."""
+    at = [i for i, kind in enumerate(table["kind"]) if kind in ("steering", "unaided", "weights")]
+    best = max(at, key=lambda i: table["mean"][i])
+    gain = Interval(*(table[end][best] for end in ("mean", "low", "high")))
+    return (
+        f"The largest gain is {points(gain)}: {table['variant'][best]}. It is the largest of "
+        f"{len(at)} on the same lists, which flatters it a little."
+    )
+
+
+def told(
+    steered: Interval, turned: Interval, random: Interval, heads: Interval, natural: Interval
+) -> str:
     """Steering with the place given, and its controls."""
     return (
         f"Told the place, steering along the inhibition coordinates changes accuracy by "
-        f"{points(steered)}; to where the place has its coordinates by itself, by "
-        f"{points(natural)}; in random subspaces of what the same heads write, by "
-        f"{points(random)}. *Exploratory*: along the directions of the main inhibition head's "
-        f"output in which places differ most by the gradient, it is {points(turned)}."
+        f"{points(steered)}. The controls: random subspaces of what the same heads write, "
+        f"{points(random)}; leading components of random other heads, {points(heads)}; the points "
+        f"at which the coordinates stand by themselves, {points(natural)}. *Exploratory*: along "
+        f"the directions found by gradient it is {points(turned)}."
     )
+
+
+def draws(count: int) -> str:
+    """What the intervals of the random controls are over."""
+    if count == 1:
+        return "With one draw of a control its interval is over lists alone."
+    return f"Intervals of the random controls are over lists and over their {count} draws."
 
 
 def untold(table: dict[str, list], chosen: str) -> str:
     """Rules that are not told the place, and the one chosen."""
-    return f"By rule: {gains(table)} Chosen on the half *find*: {chosen}."
+    return (
+        f"Points gained, by rule, 95% intervals in brackets: {gains(table)}. Chosen on the half "
+        f"*find*: {chosen}."
+    )
 
 
 def components(scales: Float[Tensor, "layer head component"], among: str, tried: int) -> str:
@@ -93,19 +122,20 @@ def components(scales: Float[Tensor, "layer head component"], among: str, tried:
     most = sorted(heads.items(), key=lambda item: -item[1])[:4]
     factors = sorted({round(float(scales[tuple(at)]), 2) for at in changed})
     return (
-        f"The best of {tried} edits scales {len(changed)} of {scales.numel()} components, {up} up "
-        f"and {len(changed) - up} down, by factors of {', '.join(f'{f:g}' for f in factors)}; they "
-        f"belong to {among}, most of them to {', '.join(f'{h} ({n})' for h, n in most)}."
+        f"The best of {tried} edits scales {len(changed)} of the model's {scales.numel()} "
+        f"components, {up} up and {len(changed) - up} down, by factors of "
+        f"{', '.join(f'{f:g}' for f in factors)}; they belong to {among}, most of them to "
+        f"{series([f'{h} ({n})' for h, n in most])}."
     )
 
 
 def edited(chosen: Interval, others: Mapping[str, Interval], random: Interval) -> str:
     """Weight edits, the one chosen, the other families and the control."""
-    rest = "".join(f"; {name}: {points(gain)}" for name, gain in others.items())
+    rest = "".join(f"; the best among {name}, by {points(gain)}" for name, gain in others.items())
     return (
         f"Written into the weights, it changes accuracy by {points(chosen)}{rest}. As many random "
-        f"components of the same layers, searched in the same way but for their order: "
-        f"{points(random)}."
+        f"components of the same layers, searched in the same way but for their order, change it "
+        f"by {points(random)}."
     )
 
 
@@ -132,7 +162,7 @@ def price(
 
 
 def places(table: dict[str, list], length: int) -> str:
-    """Which places of the longest lists gain most."""
+    """At which places of lists of one length the model is right."""
     by: dict[str, dict[int, float]] = {}
     rows = zip(table["variant"], table["length"], table["place"], table["accuracy"], strict=True)
     for variant, n, place, value in rows:
@@ -140,11 +170,15 @@ def places(table: dict[str, list], length: int) -> str:
             by.setdefault(variant, {})[place] = value
     parts = []
     for variant, values in by.items():
-        best = max(values, key=lambda place: values[place])
+        top = max(values.values())
+        if top == 0:
+            parts.append(f"{variant}: never right")
+            continue
+        at = [place for place, value in values.items() if value == top]
+        best = f"place{'s' * (len(at) > 1)} {series(at)}"
         zero = sum(value == 0 for value in values.values())
         parts.append(
-            f"{variant}: best at place {best} ({values[best]:.0%}), never right at {zero} of the "
-            f"{length} places"
+            f"{variant}: best at {best} ({top:.0%}), never right at {zero} of the {length} places"
         )
     return f"In lists of {length}, {'; '.join(parts)}."
 
@@ -166,7 +200,13 @@ def lengths(table: dict[str, list]) -> str:
 
 def share_note(whole: Interval, part: Interval) -> str:
     """The two gains that a share is made of, and a warning where the whole may be nothing."""
-    text = f"The gains are {points(part)} and {points(whole)}."
+    text = f"It is {points(part)} as a share of {points(whole)}."
     if whole.low <= 0:
         text += " The second may be nothing, so their ratio says little."
     return text
+
+
+def bought(gain: Interval) -> str:
+    """What a price was paid for."""
+    text = f"What this buys: the same edit changes accuracy on lists by {points(gain)}"
+    return text + (", which may be nothing." if gain.low <= 0 <= gain.high else ".")
