@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tables import changed
+from tables import changed, near
 
 from th_utils import width
-from th_utils.bootstrap import Interval
 from th_utils.prose import writers as words
 from th_utils.roles import ROLES, Roles
 from th_utils.width import Joint
@@ -85,18 +84,14 @@ def test_spread():
     assert "is 1.7 times the median" in text
 
 
-def ranged(value: float, width: float = 0.01) -> Interval:
-    return Interval(value, value - width, value + width)
-
-
 @pytest.mark.parametrize(
     "whole, rest",
-    [(ranged(0.25), "Most of it is written by others"), (ranged(0.97), "next to nothing"),
-     (ranged(0.6), None), (ranged(0.49, 0.02), None), (ranged(0.91, 0.02), None)],
+    [(near(0.25), "Most of it is written by others"), (near(0.97), "next to nothing"),
+     (near(0.6), None), (near(0.49, 0.02), None), (near(0.91, 0.02), None)],
 )  # fmt: skip
 def test_share(whole, rest):
     both = channel((3, 0), (5, 1))
-    text = words.share("V", both, whole, ranged(0.6), ranged(0.0123, 0.002))
+    text = words.share("V", both, whole, near(0.6), near(0.0123, 0.002))
     assert text.startswith(
         "The 2 duplicate-token heads before 20.1, the strongest of the inhibition heads, taken out "
         f"of its value, take away {whole.value:.0%} (95% interval {whole.low:.0%} to "
@@ -111,12 +106,12 @@ def test_share_counts_the_writers_of_the_strongest_reader():
     both = channel((3, 0), (5, 1))
     other = replace(both.effects[0], pair=Pair("V", (4, 4), (9, 9), torch.zeros(3), None))
     both.effects.append(other)
-    text = words.share("V", both, ranged(0.6), ranged(0.6), ranged(0.01))
+    text = words.share("V", both, near(0.6), near(0.6), near(0.01))
     assert text.startswith("The 2 duplicate-token heads")
 
 
 def test_share_by_key():
-    text = words.share("K", channel((3, 0)), ranged(0.25), ranged(0.61), ranged(0.01))
+    text = words.share("K", channel((3, 0)), near(0.25), near(0.61), near(0.01))
     assert text.startswith(
         "The one previous-token head before the induction heads, taken out of their keys, takes "
         "away 25% (95% interval 24% to 26%) of the attention."
@@ -125,14 +120,7 @@ def test_share_by_key():
 
 
 def test_of_how_much():
-    assert "take away 21% (95% interval 20% to 22%) of" in words.of_how_much(ranged(0.21))
-
-
-def test_through():
-    numbers = {"leading": ranged(0.123), "whole": ranged(0.456)}
-    text = words.through(numbers, ranged(0.789))
-    assert "score of 0.79 (95% interval 0.78 to 0.80) falls by 0.12 (95% interval 0.11 to" in text
-    assert "by 0.46 (95% interval 0.45 to 0.47) for all" in text
+    assert "take away 21% (95% interval 20% to 22%) of" in words.of_how_much(near(0.21))
 
 
 AGREEMENT = {
@@ -201,35 +189,6 @@ def test_width_alt():
     assert "K: two components 40% of the whole effect, four fifths with 3" in text
 
 
-REMOVAL = {
-    "removed": ["nothing", "some"],
-    "inhibition mean": [0.45, 0.12],
-    "logit difference mean": [5.31, 3.52],
-}
-
-
-def test_removal():
-    text = words.removal(REMOVAL)
-    assert "5.3 nats and 0.45 (nothing); 3.5 nats and 0.12 (some)." in text
-    assert "0.99 (some)" in words.removal(changed(REMOVAL, "inhibition mean", 1, 0.99))
-
-
-def test_lost():
-    table = {"removed": ["nothing", "some"]}
-    for name, values in (
-        ("inhibition", (0.45, 0.12)),
-        ("logit difference", (5.31, 3.52)),
-        ("inhibition fall", (0, 0.33)),
-        ("logit difference fall", (0, 1.79)),
-    ):
-        for end, less in (("mean", 0), ("low", 0.1), ("high", -0.1)):
-            table[f"{name} {end}"] = [value - less for value in values]  # fmt: skip
-    text = words.lost(table)
-    assert "the score is 0.45 (0.35 to 0.55) and the logit difference 5.3 (5.2 to 5.4)" in text
-    assert text.splitlines()[-1] == "| some | 0.33 (0.23 to 0.43) | 1.8 (1.7 to 1.9) |"
-    assert "| nothing |" not in text
-
-
 EVERYONE = {
     "kind": ["V", "V", "V", "K", "K"],
     "reader": ["20.0"] * 3 + ["18.6"] * 2,
@@ -267,20 +226,6 @@ def test_everyone_otherwise():
     by_key = text.split(". ")[1]
     assert "falls" not in by_key and "without 2 of the 2 drawn it grows" in by_key
     assert "most without the previous-token head 16.0, by 200%" in by_key
-
-
-def test_instead():
-    mine = {"distance whole": 0.53, "distance leading": 0.37, "whole": 0.234, "leading": 0.1}
-    theirs = {"distance whole": 0.21, "distance leading": 0.14, "whole": 0.07, "leading": 0.05}
-    mine, theirs = ({k: ranged(x) for k, x in of.items()} for of in (mine, theirs))
-    text = words.instead("induction", mine, theirs, (20, 1))
-    assert text.startswith("The induction heads, too,") and "value of 20.1" in text
-    assert text.splitlines()[-2:] == [
-        "| duplicate-token heads | 21% (20% to 22%) | 14% (13% to 15%) | 0.07 (0.06 to 0.08) | "
-        "0.05 (0.04 to 0.06) |",
-        "| induction heads | 53% (52% to 54%) | 37% (36% to 38%) | 0.23 (0.22 to 0.24) | "
-        "0.10 (0.09 to 0.11) |",
-    ]
 
 
 def test_draws():

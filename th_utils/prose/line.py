@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from th_utils.bootstrap import Interval
 from th_utils.line import Line
 from th_utils.prose.channels import rows
+from th_utils.prose.intervals import bracketed, ranged
 from th_utils.roles import Head, label
 
 WAYS = {"add": "added to the residual stream", "only": "put in place of the head's output"}
@@ -143,7 +144,7 @@ def control_note(share: Interval) -> str:
     """The other kind of random direction, for the claim's note."""
     return (
         "Random directions that the head could write, resampled with the prompts; of the whole "
-        f"residual stream: {share.value:.3f} (95% interval {share.low:.3f} to {share.high:.3f})."
+        f"residual stream: {ranged(share, '.3f')}."
     )
 
 
@@ -186,8 +187,7 @@ def heads(table: dict[str, list], change: dict[str, list]) -> str:
         of = found.get(row["component"])
         where = (
             f"{of['abba']:+.1f} | {of['baba']:+.1f} | "
-            f"{of['auc']:.2f} ({of['auc_low']:.2f} to {of['auc_high']:.2f}) | "
-            f"{of['side']:.0%} ({of['side_low']:.0%} to {of['side_high']:.0%})"
+            f"{_ranged(of, 'auc', '.2f', bracketed)} | {_ranged(of, 'side', '.0%', bracketed)}"
             if of
             else " |  |  | "
         )
@@ -279,13 +279,13 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _ranged(row: dict[str, Any], name: str, form: str) -> str:
-    value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
-    return f"{value:{form}} (95% interval {low:{form}} to {high:{form}})"
+def _ranged(
+    row: dict[str, Any], name: str, form: str, say: Callable[[Interval, str], str] = ranged
+) -> str:
+    return say(Interval(*(row[key] for key in (name, f"{name}_low", f"{name}_high"))), form)
 
 
 def _cell(row: dict[str, Any], name: str, form: str) -> str:
     if row[f"{name} value"] is None:
         return "—"
-    value, low, high = (row[f"{name} {end}"] for end in ("value", "low", "high"))
-    return f"{value:{form}} ({low:{form}} to {high:{form}})"
+    return bracketed(Interval(*(row[f"{name} {end}"] for end in ("value", "low", "high"))), form)

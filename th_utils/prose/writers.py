@@ -9,6 +9,7 @@ import numpy as np
 
 from th_utils.bootstrap import Interval
 from th_utils.prose.channels import rows
+from th_utils.prose.intervals import bracketed, ranged
 from th_utils.roles import Head, Roles, label
 from th_utils.width import Joint, needed
 from th_utils.writer_effects import Channel
@@ -19,7 +20,12 @@ KNOWN = {"V": "the distance between the two orders", "K": "the attention"}
 INPUT = {"V": "value", "K": "key"}
 
 
-def _plural(role: str) -> str:
+def plural(role: str) -> str:
+    """Heads of a role.
+
+    >>> plural("mover")
+    'mover heads'
+    """
     return f"{role} heads"
 
 
@@ -31,11 +37,11 @@ def heads(roles: Roles, found: dict[str, int], leads: dict[Head, int]) -> str:
         if number:
             parts.append(
                 f"{number} pairs of a writer and a later reader by {INPUT[kind]}, from "
-                f"{_plural(writers)} ({_listed(roles[writers])}) to {_plural(readers)} "
+                f"{plural(writers)} ({_listed(roles[writers])}) to {plural(readers)} "
                 f"({_listed(roles[readers])})"
             )
         else:
-            parts.append(f"no {_plural(writers)} before {_plural(readers)}, so nothing by "
+            parts.append(f"no {plural(writers)} before {plural(readers)}, so nothing by "
                          f"{INPUT[kind]}")  # fmt: skip
     components = ", ".join(f"{label(head)}.{k}" for head, k in leads.items()) or "none"
     return (
@@ -86,10 +92,10 @@ def share(kind: str, channel: Channel, whole: Interval, part: Interval, others: 
     reader = channel.reader
     if kind == "V":
         n = sum(e.pair.reader == reader for e in channel.effects)
-        of = f"{label(reader)}, the strongest of the {_plural(readers)}, taken out of its value,"
+        of = f"{label(reader)}, the strongest of the {plural(readers)}, taken out of its value,"
     else:
         n = len({e.pair.writer for e in channel.effects})
-        of = f"the {_plural(readers)}, taken out of their keys,"
+        of = f"the {plural(readers)}, taken out of their keys,"
     rest = (
         " Most of it is written by others, then."
         if whole.high < 0.5
@@ -99,10 +105,10 @@ def share(kind: str, channel: Channel, whole: Interval, part: Interval, others: 
     )
     takes, each = ("take", " of each") if n > 1 else ("takes", "")
     return (
-        f"The {f'{n} {_plural(writers)}' if n > 1 else f'one {writers} head'} before {of} "
-        f"{takes} away {_ranged(whole, '.0%')} of {KNOWN[kind]}.{rest} The two leading "
-        f"components{each} alone do {_ranged(part, '.0%')} of that, as many others drawn at random "
-        f"{_ranged(others, '.1%')}."
+        f"The {f'{n} {plural(writers)}' if n > 1 else f'one {writers} head'} before {of} "
+        f"{takes} away {ranged(whole, '.0%')} of {KNOWN[kind]}.{rest} The two leading "
+        f"components{each} alone do {ranged(part, '.0%')} of that, as many others drawn at random "
+        f"{ranged(others, '.1%')}."
     )
 
 
@@ -110,17 +116,7 @@ def of_how_much(whole: Interval) -> str:
     """How much the whole is that a share is taken of, for the claim's note."""
     return (
         "A share of what these heads do: their whole outputs take away "
-        f"{_ranged(whole, '.0%')} of the distance."
-    )
-
-
-def through(numbers: dict[str, Interval], clean: Interval) -> str:
-    """What of the mover's inhibition goes with the distance, through one component."""
-    return (
-        f"What the component no longer says is missing in the main mover's query: its inhibition "
-        f"score of {_ranged(clean, '.2f')} falls by {_ranged(numbers['leading'], '.2f')} for the "
-        f"leading components and by {_ranged(numbers['whole'], '.2f')} for all that these heads "
-        "write, everything else held."
+        f"{ranged(whole, '.0%')} of the distance."
     )
 
 
@@ -152,7 +148,9 @@ def width(joints: Sequence[Joint], scores: Joint | None, curves: dict[str, list]
     `curves` is `width.curves_table` of the same channels.
     """
     two = {
-        (row["kind"], row["order"]): f"{row['share']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
+        (row["kind"], row["order"]): bracketed(
+            Interval(row["share"], row["low"], row["high"]), ".0%"
+        )
         for row in rows(curves)
         if row["components"] == 2
     }
@@ -195,37 +193,6 @@ def _share(part: np.ndarray, whole: np.ndarray) -> float:
     return float(part.mean() / whole.mean())
 
 
-def removal(table: dict[str, list]) -> str:
-    """What is left of the mover's inhibition score and the logit difference, row by row."""
-    score, logits = table["inhibition mean"], table["logit difference mean"]
-    parts = [
-        f"{logits[i]:.1f} nats and {score[i]:.2f} ({removed})"
-        for i, removed in enumerate(table["removed"])
-    ]
-    return "Logit difference and inhibition score of the main mover: " + "; ".join(parts) + "."
-
-
-def lost(table: dict[str, list]) -> str:
-    """What the mover's inhibition score and the logit difference lose, as a table."""
-    clean, *removed = rows(table)
-    lines = [
-        "| removed from the values | inhibition score of the main mover falls by | "
-        "logit difference falls by, nats |",
-        "| --- | --- | --- |",
-    ]
-    for row in removed:
-        cells = (
-            _cell(row, name, form)
-            for name, form in (("inhibition fall", ".2f"), ("logit difference fall", ".1f"))
-        )
-        lines.append(f"| {row['removed']} | {' | '.join(cells)} |")
-    return (
-        f"As the model is, the score is {_cell(clean, 'inhibition', '.2f')} and the logit "
-        f"difference {_cell(clean, 'logit difference', '.1f')} nats; 95% intervals in brackets, "
-        "those of the falls over pairs of prompts before and after.\n\n" + "\n".join(lines)
-    )
-
-
 def everyone(table: dict[str, list]) -> str:
     """Who takes most from each input, who adds most to it, and where the known writers are."""
     return ". ".join(
@@ -264,44 +231,7 @@ def _named(row: dict[str, Any]) -> str:
 
 def _percent(row: dict[str, Any], sign: int = 1) -> str:
     low, high = sorted((sign * row["low"], sign * row["high"]))
-    return _ranged(Interval(sign * row["mean"], low, high), ".0%")
-
-
-def instead(
-    role: str, numbers: dict[str, Interval], others: dict[str, Interval], reader: Head
-) -> str:
-    """What heads of another role write into the same value, beside the duplicate-token heads."""
-    columns = {
-        "distance whole": ".0%",
-        "distance leading": ".0%",
-        "whole": ".2f",
-        "leading": ".2f",
-    }
-    lines = [
-        "| written by | the distance falls, all they write | two leading components of each | "
-        "the mover's inhibition score falls, all they write | two leading components of each |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, found in ((CHANNELS["V"][0], others), (role, numbers)):
-        cells = (
-            f"{found[key].value:{form}} ({found[key].low:{form}} to {found[key].high:{form}})"
-            for key, form in columns.items()
-        )
-        lines.append(f"| {_plural(name)} | {' | '.join(cells)} |")
-    return (
-        f"The {_plural(role)}, too, come before the inhibition heads, and from the second mention "
-        "they look at the token after the first. All heads of a role together, taken out of the "
-        f"value of {label(reader)}, everything else held:\n\n" + "\n".join(lines)
-    )
-
-
-def _ranged(x: Interval, form: str) -> str:
-    return f"{x.value:{form}} (95% interval {x.low:{form}} to {x.high:{form}})"
-
-
-def _cell(row: dict[str, Any], name: str, form: str) -> str:
-    value, low, high = (row[f"{name} {end}"] for end in ("mean", "low", "high"))
-    return f"{value:{form}} ({low:{form}} to {high:{form}})"
+    return ranged(Interval(sign * row["mean"], low, high), ".0%")
 
 
 def draws(joint: Joint) -> str:
