@@ -63,8 +63,8 @@ def test_numbers_of_lists():
 
 def test_few_lists_are_said_to_be_few():
     text = recall.few({2: 16, 5: 8})
-    assert "there are 8 to 16 lists, and an interval" in text and "too narrow" in text
-    assert recall.few({2: 12, 5: 12}) == "For each length there are 12 lists."
+    assert "there are 8 to 16 lists of each length; an interval" in text and "narrow" in text
+    assert recall.few({2: 12, 5: 12}) == "At this size there are 12 lists of each length."
 
 
 PLACES = {
@@ -161,6 +161,8 @@ def test_dimensions():
     text = recall.dimensions(DIMENSIONS)
     assert "40% (30% to 50%) with 1 coordinate, 60% (50% to 70%) with 3 coordinates" in text
     assert text.endswith("With nothing set it is 25%, which is chance")
+    random = recall.dimensions(changed(DIMENSIONS, "what", 2, "3 random"))
+    assert "60% (50% to 70%) with 3 random directions. With nothing" in random
 
 
 def gains(*low: float) -> list[Interval]:

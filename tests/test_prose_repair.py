@@ -96,6 +96,12 @@ def test_told_names_each_gain_once():
     assert at[4] < text.index("*Exploratory*") < at[1]
 
 
+def test_controls_beside_the_coordinates():
+    text = words.beside(Interval(-0.1, -0.2, 0.0), Interval(-0.05, -0.1, 0.1))
+    assert "random subspaces differ by -10 points (95% interval -20 to 0), random heads" in text
+    assert text.endswith("by -5 points (95% interval -10 to +10).")
+
+
 def test_draws():
     assert "lists alone" in words.draws(1) and "their 8 draws" in words.draws(8)
 
@@ -107,7 +113,7 @@ def test_components():
     text = words.components(scales, "some heads", 12)
     assert "best of 12 edits scales 4 of the model's 24 components, 3 up and 1 down, by" in text
     assert "factors of 0, 3; they belong to some heads" in text
-    assert text.endswith("most of them to 1.0 (3) and 2.1 (1).")
+    assert text.endswith("most of them to 1.0 (3 of them) and 2.1 (1).")
 
 
 def test_edited():

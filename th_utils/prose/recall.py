@@ -58,7 +58,7 @@ def numbers(searched: Mapping[int, int], reported: Mapping[int, int]) -> str:
         return series([f"{lists[n]} of {n} items" for n in sorted(lists)])
 
     return (
-        f"At this size there are, on the half reported, {said(reported)}; on the half *find*, "
+        f"Lists at this size: on the half reported, {said(reported)}; on the half *find*, "
         f"{said(searched)}."
     )
 
@@ -66,10 +66,10 @@ def numbers(searched: Mapping[int, int], reported: Mapping[int, int]) -> str:
 def few(reported: Mapping[int, int]) -> str:
     """What so many lists are good for."""
     least, most = min(reported.values()), max(reported.values())
-    span = f"{least} lists" if least == most else f"{least} to {most} lists"
-    text = f"For each length there are {span}"
+    span = str(least) if least == most else f"{least} to {most}"
+    text = f"At this size there are {span} lists of each length"
     if least < FEW:
-        text += ", and an interval over fewer than ten is rough, and as a rule too narrow"
+        text += f"; an interval over fewer than {FEW} lists is rough, and as a rule too narrow"
     return text + "."
 
 
@@ -207,7 +207,9 @@ def nothing_set(clean: Float[np.ndarray, "list item"]) -> str:
 def dimensions(table: dict[str, list]) -> str:
     """Share of places selected, by what was set."""
     rows = list(zip(*(table[c] for c in ("what", "mean", "low", "high")), strict=True))
-    parts = ", ".join(f"{share(x)} with {what}" for what, *x in rows[1:])
+    parts = ", ".join(
+        f"{share(x)} with {what}{' directions' * what.endswith('random')}" for what, *x in rows[1:]
+    )
     return (
         f"Share of places selected on the other half: {parts}. With {rows[0][0]} it is "
         f"{rows[0][1]:.0%}, which is chance"

@@ -97,6 +97,14 @@ def told(
     )
 
 
+def beside(subspaces: Interval, heads: Interval) -> str:
+    """Gains of the random controls less that of the inhibition coordinates."""
+    return (
+        f"Compared with the inhibition coordinates on the same lists, random subspaces differ by "
+        f"{points(subspaces)}, random heads by {points(heads)}."
+    )
+
+
 def draws(count: int) -> str:
     """What the intervals of the random controls are over."""
     if count == 1:
@@ -119,13 +127,14 @@ def components(scales: Float[Tensor, "layer head component"], among: str, tried:
     heads: dict[str, int] = {}
     for layer, head, _ in changed:
         heads[label((layer, head))] = heads.get(label((layer, head)), 0) + 1
-    most = sorted(heads.items(), key=lambda item: -item[1])[:4]
+    (first, n), *next_ones = sorted(heads.items(), key=lambda item: -item[1])[:4]
+    most = [f"{first} ({n} of them)", *(f"{head} ({n})" for head, n in next_ones)]
     factors = sorted({round(float(scales[tuple(at)]), 2) for at in changed})
     return (
         f"The best of {tried} edits scales {len(changed)} of the model's {scales.numel()} "
         f"components, {up} up and {len(changed) - up} down, by factors of "
         f"{', '.join(f'{f:g}' for f in factors)}; they belong to {among}, most of them to "
-        f"{series([f'{h} ({n})' for h, n in most])}."
+        f"{series(most)}."
     )
 
 
