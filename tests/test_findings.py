@@ -171,6 +171,30 @@ def test_the_correction_that_makes_effects_is_chosen(judged):
     assert best["average_precision"] > 3 * raw["average_precision"]
 
 
+def test_correlations_have_intervals_over_prompts_where_prompts_were_kept(judged):
+    for row in rows(judged.corrections):
+        if row["task"] == FIND:
+            assert row["low"] is None and row["high"] is None
+        else:
+            assert row["low"] <= row["correlation"] <= row["high"] < row["low"] + 0.4
+    said = judged.claims["blind-scores-rank-effects"]
+    (raw,) = rows(judged.corrections, correction="raw score", task=IOI)
+    assert (raw["low"], raw["high"]) == pytest.approx((said.low, said.high))
+
+
+def test_orders_are_told_by_task(judged):
+    found, table = made_up(), judged.order
+    assert set(table["task"]) == {IOI, LISTS} and len(table["task"]) == 4
+    (row,) = rows(table, task=LISTS, score="corrected")
+    (same,) = rows(judged.corrections, correction=judged.chosen.name, task=LISTS)
+    assert row["correlation"] == same["correlation"] and row["pairs"] == 1
+    effect, score = found.measured[LISTS].effect, found.score(judged.chosen)
+    assert row["top"] == pytest.approx(float(effect[score.argmax()] / effect.mean()), rel=1e-4)
+    low = score <= score.quantile(0.2)
+    assert row["bottom"] == pytest.approx(float(effect[low].mean() / effect.mean()), rel=0.02)
+    assert row["top"] > 5 > 0.2 > row["bottom"]
+
+
 def test_what_needs_the_task_or_no_score_is_never_chosen():
     found = made_up()
     found.measured[FIND] = found.measured[IOI]
@@ -253,7 +277,7 @@ def test_dealing_out_roles_finds_the_share_of_heads_that_would_be_found():
 
 def test_effects_of_known_pairs(judged):
     found, table_ = made_up(), known.known_table(fake_scan(), HERE)
-    (row, _) = rows(findings.known_effects(found, table_, judged.chosen, IOI))
+    (row, _) = rows(known.known_effects(found, table_, judged.chosen, IOI))
     table = torch.zeros(3, 4, 8, 3, 4)
     table[1, 2, :, 2, 1] = 1
     own = PAIRS.flatten(table).bool()

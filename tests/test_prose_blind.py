@@ -22,6 +22,8 @@ LIFT = {
     "score": ["raw", "corrected", "raw"] * 2,
     "k": [100, 100, 5000] * 2,
     "precision": [0.51, 0.62, 0.22, 0.41, 0.33, 0.19],
+    "low": [0.43, 0.52, 0.2, None, None, None],
+    "high": [0.54, 0.7, 0.23, None, None, None],
     "lift": [51.0, 62.0, 22.0, 41.0, 33.0, 19.0],
     "chance": [0.02] * 6,
     "p": [0.0005] * 6,
@@ -35,16 +37,17 @@ LIFT = {
 @pytest.mark.parametrize(
     "column, row, value, said",
     [
-        ("precision", 0, 0.77, "highest scores for queries 77% are hits, corrected 62%"),
-        ("precision", 1, 0.99, "51% are hits, corrected 99%"),
-        ("chance_heads", 0, 0.3, "replacing heads leaves 30%"),
-        ("precision", 2, 0.09, "of the 5,000 highest 9%"),
-        ("precision", 3, 0.01, "highest scores for keys 1% are hits"),
+        ("precision", 0, 0.77, "queries, 77% (95% interval 43% to 54%) of the 100 highest scores"),
+        ("high", 1, 0.99, "62% (95% interval 52% to 99%) of the corrected ones"),
+        ("chance_heads", 0, 0.3, "and 30% when heads are replaced"),
+        ("precision", 2, 0.09, "of the 5,000 highest scores 9% (95%"),
+        ("precision", 3, 0.01, "For keys, 1% of the 100 highest scores are hits, 33% of the"),
     ],
 )
 def test_lift(column, row, value, said):
     assert said not in words.lift(LIFT, "indirect objects")
-    assert said in words.lift(changed(LIFT, column, row, value), "indirect objects")
+    text = words.lift(changed(LIFT, column, row, value), "indirect objects")
+    assert said in text and "are hits on indirect objects" in text
 
 
 def test_chance():
@@ -58,8 +61,8 @@ def test_chance():
 
 def test_multiplicity():
     assert "holds 6 such shares" in words.multiplicity(LIFT)
-    assert "(5 are at most 0.05" in words.multiplicity(LIFT)
-    assert "(4 are at most 0.05" in words.multiplicity(changed(LIFT, "p_heads", 0, 0.9))
+    assert "nulls 5 have p-values of at most 0.05" in words.multiplicity(LIFT)
+    assert "nulls 4 have" in words.multiplicity(changed(LIFT, "p_heads", 0, 0.9))
 
 
 def test_setup_and_absent():
@@ -81,10 +84,33 @@ CALIBRATION = {
 
 
 def test_calibration():
-    text = words.calibration(CALIBRATION)
-    assert text.startswith("For queries the highest 20 scores have 15 times the mean effect")
-    assert "the lowest fifth 0.3 times" in text and "less than 0.25 times" in text
+    assert words.calibration(CALIBRATION) == (
+        "The 20 highest scores for queries have 15 times the mean effect of all pairs, and the "
+        "weakest tenth of these at most 0.25 times"
+    )
     assert "have 4 times" in words.calibration(changed(CALIBRATION, "effect", 1, 8.0))
+    more = {name: [*column, *column] for name, column in CALIBRATION.items()}
+    more = changed(changed(more | {"kind": ["Q", "Q", "K", "K"]}, "effect", 3, 6.0), "pairs", 3, 9)
+    assert words.calibration(more).endswith("; those for keys 3 and 0.25 times")
+
+
+ORDER = {
+    "kind": ["Q", "Q", "V", "V"],
+    "task": ["lists"] * 4,
+    "score": ["raw", "corrected"] * 2,
+    "pairs": [226] * 4,
+    "correlation": [0.23, 0.64, 0.07, 0.421],
+    "top": [14.02, 11.4, 15.4, 8.6],
+    "bottom": [0.741, 0.17, 0.83, 0.24],
+}
+
+
+def test_orders():
+    header, _, queries, values = words.orders(ORDER).splitlines()
+    assert "effect of the highest 226, raw | corrected" in header
+    assert queries == "| queries | lists | 0.23 | 0.64 | 14.0 | 11.4 | 0.74 | 0.17 |"
+    assert values == "| values | lists | 0.07 | 0.42 | 15.4 | 8.6 | 0.83 | 0.24 |"
+    assert len({line.count("|") for line in words.orders(ORDER).splitlines()}) == 1
 
 
 def correction_rows() -> dict:
@@ -98,6 +124,8 @@ def correction_rows() -> dict:
         "has_score": [True] * 4 + [False] * 3,
         "task": ["lists"] * 7,
         "correlation": [0.23, 0.44, 0.64, 0.84, 0.4, 0.62, 0.82],
+        "low": [0.22, 0.43, 0.61, 0.8, 0.3, 0.6, None],
+        "high": [0.24, 0.45, 0.65, 0.9, 0.5, 0.63, None],
         "lift": [47.0, 13.0, 50.0, 99.0, 9.0, 45.0, 96.0],
     }
 
@@ -106,28 +134,40 @@ def test_corrections():
     table = correction_rows()
     text = words.corrections(table, "× all sizes", "lists")
     assert "Chosen for queries was “× all sizes”" in text
-    assert "is 0.64, that of the raw score 0.23" in text
-    assert "(“× norm”) 0.44" in text
-    assert "without the score reach 0.62, and a lift of 45" in text
+    assert "is 0.64 (0.61 to 0.65), that of the raw score 0.23 (0.22 to 0.24)" in text
+    assert "(“× norm”) 0.44 (0.43" in text
+    assert "without the score reach 0.62 (0.60 to 0.63), and a lift of 45" in text
     assert "has 50 and the raw score 47" in text
-    assert "0.84 with the score and 0.82 without it (lift 99 and 96)" in text
+    assert "0.84 (0.80 to 0.90) with the score and 0.82 without it, the lift 99 and 96" in text
     assert "(“raw score”) 0.50" in words.corrections(
         changed(table, "correlation", 0, 0.5), "× all sizes", "lists"
     )
-    assert words.gain(table, "× all sizes", "lists") == "From 0.23 to 0.64."
-
-
-def test_others():
-    assert words.others({"Q": "a", "K": "b", "V": "c"}) == (
-        "Chosen in the same way were for keys “b” and for values “c”."
+    assert words.gain(table, "× all sizes", "lists") == (
+        "From 0.23 to 0.64. The sizes without the score reach 0.62."
     )
-    assert words.others({"Q": "a"}) == ""
+    assert words.without(table, "lists") == (
+        "The raw score has a lift of 47 there, the sizes without the score 45."
+    )
+    assert "without the score 9." in words.without(changed(table, "lift", 5, 9.0), "lists")
+
+
+@pytest.mark.parametrize(
+    "after, said",
+    [(33.0, "lowers the lift at 100 on indirect objects from 41 to 33."),
+     (50.0, "raises the lift at 100 on indirect objects from 41 to 50."),
+     (41.0, "leaves the lift at 100 on indirect objects at 41.")],
+)  # fmt: skip
+def test_others(after, said):
+    table = changed(LIFT, "lift", 4, after)
+    text = words.others({"Q": "a", "K": "b"}, table, "indirect objects")
+    assert text == f"Chosen in the same way were for keys “b”, which {said}"
+    assert words.others({"Q": "a"}, table, "indirect objects") == ""
 
 
 def test_reuse():
     table = {"kind": ["Q", "Q"], "task": ["a", "b"], "other": ["b", "a"], "share": [0.91, 0.5]}
     text = words.reuse([table])
-    assert "| Q | a |  | 91% |" in text and "| Q | b | 50% |  |" in text
+    assert "| queries | a |  | 91% |" in text and "| queries | b | 50% |  |" in text
 
 
 STRONGEST = {
@@ -178,12 +218,12 @@ MORE = KNOWN | {
 
 def test_known():
     null = np.array([0.0, 0.5, 1.0, 0.0])
-    text = words.known(KNOWN, null)
-    assert "inhibition heads into movers' queries: 1 of 2, highest 7.3.4 into 9.9 at rank 3" in text
+    text = words.known(KNOWN)
+    assert "movers' queries: 1 of 2, the best being 7.3.4 into 9.9 at rank 3" in text
     assert "(40 of 60,000 in the whole model)" in text and "keys: this model has no such" in text
-    assert text.endswith("senders' places: 0.38 (p = 0.600).")
-    assert "1 of 2 (2 corrected)" in words.known(MORE, null)
-    assert "2 of 2, highest" in words.known(changed(KNOWN, "found", 1, True), null)
+    assert "1 of 2 (2 by the corrected score)" in words.known(MORE)
+    assert "2 of 2, the best" in words.known(changed(KNOWN, "found", 1, True))
+    assert words.known_chance(KNOWN, null).endswith("senders' places: 0.38 (p = 0.600).")
     assert words.known_chance({}, null) == "There is no known pair of heads in this model."
 
 
@@ -198,4 +238,7 @@ def test_effects_of_known():
 
 def test_edges():
     table = {"kind": ["Q", "Q", "V"], "role": ["inhibition", "other", "other"]}
-    assert "1 of the 2 for queries, 0 of the 1 for values" in words.edges(table)
+    assert words.edges(table) == (
+        "Drawn are the strongest pairs of heads: 2 for queries, 1 of them between known pairs; 1 "
+        "for values, 0 of them between known pairs"
+    )

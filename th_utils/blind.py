@@ -13,7 +13,7 @@ prompts, and say how far the effects would come out otherwise on other prompts o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -190,6 +190,25 @@ def calibration(
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
+def ends(
+    score: Float[Tensor, " pair"], effect: Float[Tensor, " pair"], top: float, bottom: float
+) -> tuple[int, float, float]:
+    """How many pairs the `top` share of scores is, and mean effects at both ends of the order.
+
+    These are of the `top` and of the `bottom` share of scores, over the mean of all pairs.
+
+    >>> score = torch.tensor([3.0, 1.0, 2.0, 0.0])
+    >>> ends(score, torch.tensor([6.0, 1.0, 3.0, 2.0]), 0.25, 0.5)
+    (1, 2.0, 0.5)
+    """
+    some = [max(1, round(share * len(score))) for share in (top, bottom)]
+    lowest = np.argpartition(score.cpu().numpy(), some[1] - 1)[: some[1]]
+    mean = effect.double().mean()
+    high = effect[highest(score, some[0])].double().mean() / mean
+    low = effect[torch.from_numpy(lowest).to(effect.device)].double().mean() / mean
+    return some[0], float(high), float(low)
+
+
 class Resampled:
     """Effects of a task as they would be on other prompts, draw by draw.
 
@@ -237,7 +256,7 @@ class Resampled:
         found = self.hit(order).double().cumsum(1)
         return np.stack([found[:, k - 1].cpu().numpy() / k for k in depths], axis=1)
 
-    def correlations(self, scores: Sequence[Float[Tensor, " pair"]]) -> np.ndarray:
+    def correlations(self, scores: Iterable[Float[Tensor, " pair"]]) -> np.ndarray:
         """Rank correlations of some scores with the effect, draw by draw: [score, draw].
 
         Taken over pairs drawn evenly; the last column is that of the effects as measured, over the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from th_utils.channels import KNOWN_PAIRS
 from th_utils.corrections import CORRECTIONS, Correction
 from th_utils.corrections import blind as is_blind
 from th_utils.pairs import Pairs
-from th_utils.roles import Head, Roles, label, role_of
+from th_utils.roles import Roles, label, role_of
 from th_utils.survey import FIND, KindSurvey
 
 DEPTH = 100  # at which claims are judged
 TOP_SHARE = 0.01  # of a reader's scores: a known pair there counts as found
 MAP_SHARE = 0.001  # of all scores: what the map takes as found
 EDGES = 40  # on the map, of each kind
+ENDS = (0.0001, 0.2)  # shares of all scores, from the highest and from the lowest
 _SAMPLE = 200_000  # pairs over which corrections are compared
 
 Table = dict[str, list]
@@ -43,14 +44,21 @@ def choose(table: Table) -> Correction:
     return known[max(rows, key=lambda row: row["average_precision"])["correction"]]
 
 
-def correction_table(found: KindSurvey, *, seed: int) -> Table:
+def correction_table(
+    found: KindSurvey, *, seed: int, resampled: Mapping[str, blind.Resampled] | None = None
+) -> Table:
     """How well each correction does on each task.
 
     Returns:
         Columns: kind, correction, needs, has_score, task, correlation (of ranks, with the effect),
-        lift (among the hundred highest), average_precision. Correlation and average precision are
-        taken over pairs drawn evenly, at most 200,000.
+        low and high (its interval over prompts; None where these were not kept apart), lift (among
+        the hundred highest), average_precision. Correlation and average precision are taken over
+        pairs drawn evenly, at most 200,000.
     """
+    draws = {
+        task: some.correlations(found.score(c, task) for c in CORRECTIONS)
+        for task, some in (resampled or {}).items()
+    }
     rng = np.random.default_rng(seed)
     n = len(found.pairs)
     sample = torch.from_numpy(rng.choice(n, min(n, _SAMPLE), replace=False))
@@ -58,7 +66,7 @@ def correction_table(found: KindSurvey, *, seed: int) -> Table:
         task: (blind.ranks(m.effect[sample]), m.hit[sample]) for task, m in found.measured.items()
     }
     rows = []
-    for correction in CORRECTIONS:
+    for i, correction in enumerate(CORRECTIONS):
         for task, measured in found.measured.items():
             if (
                 not rows
@@ -69,6 +77,9 @@ def correction_table(found: KindSurvey, *, seed: int) -> Table:
                 order = blind.highest(score, DEPTH)
                 ranks = blind.ranks(score[sample])
             rank, hit = effects[task]
+            value, ends = float(blind.correlation(ranks, rank)), (None, None)
+            if task in draws:
+                ends = blind.interval(value, blind.shifted(draws[task][i], value))[1:]
             rows.append(
                 dict(
                     kind=found.kind,
@@ -76,7 +87,9 @@ def correction_table(found: KindSurvey, *, seed: int) -> Table:
                     needs=correction.needs,
                     has_score=correction.has_score,
                     task=task,
-                    correlation=float(blind.correlation(ranks, rank)),
+                    correlation=value,
+                    low=ends[0],
+                    high=ends[1],
                     lift=float(measured.hit[order].double().mean() / measured.hit.double().mean()),
                     average_precision=blind.average_precision(ranks, hit),
                 )
@@ -140,6 +153,35 @@ def calibration_table(found: KindSurvey, scores: dict[str, Correction], task: st
     return columns(rows)
 
 
+def order_table(found: KindSurvey, scores: dict[str, Correction], compared: Table) -> Table:
+    """How well scores put all pairs in order, on each task that is reported.
+
+    Args:
+        found: the survey.
+        scores: what to look at, by name.
+        compared: `correction_table` of the survey.
+
+    Returns:
+        Columns: kind, task, score, correlation (of ranks), pairs (how many the highest
+        ten-thousandth is), top (its mean effect) and bottom (that of the lowest fifth), in means of
+        all pairs.
+    """
+    keys = zip(compared["correction"], compared["task"], strict=True)
+    said = dict(zip(keys, compared["correlation"], strict=True))
+    rows = []
+    for task, m in found.measured.items():
+        for name, correction in scores.items():
+            if task != FIND:
+                pairs, top, bottom = blind.ends(found.score(correction, task), m.effect, *ENDS)
+                rows.append(
+                    dict(
+                        kind=found.kind, task=task, score=name, pairs=pairs, top=top, bottom=bottom,
+                        correlation=said[correction.name, task],
+                    )
+                )  # fmt: skip
+    return columns(rows)
+
+
 def reuse_table(found: KindSurvey) -> Table:
     """The strongest channels of one task in another.
 
@@ -159,39 +201,6 @@ def reuse_table(found: KindSurvey) -> Table:
                 rows.append(
                     dict(kind=found.kind, task=task, other=other, share=share, correlation=together)
                 )
-    return columns(rows)
-
-
-def known_effects(found: KindSurvey, known: Table, chosen: Correction, task: str) -> Table:
-    """Beside the ranks of the known pairs of this kind: by the correction, and by the effect.
-
-    Returns:
-        Columns: sender, reader, kind, corrected_rank (best component among the reader's scores),
-        corrected_found, effect_component (of largest effect), effect_rank (among all pairs of the
-        kind), effect_rank_reader (among the reader's), hit.
-    """
-    score, measured = found.score(chosen, task), found.measured[task]
-    rows, pairs = [], found.pairs
-    for kind, sender, reader in zip(known["kind"], known["sender"], known["reader"], strict=True):
-        if kind != found.kind:
-            continue
-        (layer, head), (later, other) = (_head(name) for name in (sender, reader))
-        place = slice(pairs.start(later, other), pairs.start(later, other + 1))
-        first = place.start + (layer * pairs.heads + head) * pairs.rank
-        own = slice(first, first + pairs.rank)
-        best = float(score[own].max())
-        rank = 1 + int((score[place] > best).sum())
-        effect = float(measured.effect[own].max())
-        rows.append(
-            dict(
-                kind=kind, sender=sender, reader=reader, corrected_rank=rank,
-                corrected_found=rank <= TOP_SHARE * (place.stop - place.start),
-                effect_component=int(measured.effect[own].argmax()), effect=effect,
-                effect_rank=1 + int((measured.effect > effect).sum()),
-                effect_rank_reader=1 + int((measured.effect[place] > effect).sum()),
-                hit=bool(measured.hit[own].any()),
-            )
-        )  # fmt: skip
     return columns(rows)
 
 
@@ -244,11 +253,6 @@ def strongest_table(found: KindSurvey, roles: Roles, task: str, n: int = 10) -> 
             )
         )  # fmt: skip
     return columns(rows)
-
-
-def _head(name: str) -> Head:
-    layer, head = name.split(".")
-    return int(layer), int(head)
 
 
 def claimed_row(precision: Table, task: str, score: str) -> dict[str, Any]:

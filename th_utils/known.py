@@ -1,4 +1,4 @@
-"""Where composition scores rank the known pairs of heads, from weights alone (chapter 09)."""
+"""The known pairs of heads: where scores rank them, and what removing them does (chapter 09)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float
 
 from th_utils.channels import KNOWN_PAIRS, Scan
+from th_utils.corrections import Correction
 from th_utils.findings import TOP_SHARE, Table, columns
-from th_utils.roles import Roles, label
+from th_utils.roles import Head, Roles, label
+from th_utils.survey import KindSurvey
 
 
 def known_table(scan: Scan, roles: Roles) -> Table:
@@ -39,6 +41,39 @@ def known_table(scan: Scan, roles: Roles) -> Table:
                             of_all=everything.numel(),
                         )
                     )  # fmt: skip
+    return columns(rows)
+
+
+def known_effects(found: KindSurvey, known: Table, chosen: Correction, task: str) -> Table:
+    """Beside the ranks of the known pairs of this kind: by the correction, and by the effect.
+
+    Returns:
+        Columns: sender, reader, kind, corrected_rank (best component among the reader's scores),
+        corrected_found, effect_component (of largest effect), effect_rank (among all pairs of the
+        kind), effect_rank_reader (among the reader's), hit.
+    """
+    score, measured = found.score(chosen, task), found.measured[task]
+    rows, pairs = [], found.pairs
+    for kind, sender, reader in zip(known["kind"], known["sender"], known["reader"], strict=True):
+        if kind != found.kind:
+            continue
+        (layer, head), (later, other) = (_head(name) for name in (sender, reader))
+        place = slice(pairs.start(later, other), pairs.start(later, other + 1))
+        first = place.start + (layer * pairs.heads + head) * pairs.rank
+        own = slice(first, first + pairs.rank)
+        best = float(score[own].max())
+        rank = 1 + int((score[place] > best).sum())
+        effect = float(measured.effect[own].max())
+        rows.append(
+            dict(
+                kind=kind, sender=sender, reader=reader, corrected_rank=rank,
+                corrected_found=rank <= TOP_SHARE * (place.stop - place.start),
+                effect_component=int(measured.effect[own].argmax()), effect=effect,
+                effect_rank=1 + int((measured.effect > effect).sum()),
+                effect_rank_reader=1 + int((measured.effect[place] > effect).sum()),
+                hit=bool(measured.hit[own].any()),
+            )
+        )  # fmt: skip
     return columns(rows)
 
 
@@ -79,3 +114,8 @@ def known_by_chance(
 def share_found(known: Table) -> float:
     """Share of the known pairs with a component among the highest hundredth."""
     return float(np.mean(known["found"]))
+
+
+def _head(name: str) -> Head:
+    layer, head = name.split(".")
+    return int(layer), int(head)

@@ -20,12 +20,13 @@ from th_utils.findings import (
     choose,
     claimed_row,
     correction_table,
-    known_effects,
     map_table,
+    order_table,
     precision_table,
     reuse_table,
     strongest_table,
 )
+from th_utils.known import known_effects
 from th_utils.pairs import Pairs
 from th_utils.results import Results
 from th_utils.roles import Roles
@@ -44,6 +45,7 @@ class Findings:
     corrections: Table
     precision: Table
     calibration: Table
+    order: Table
     reuse: Table
     known: Table
     map: Table
@@ -54,15 +56,16 @@ class Findings:
 
 def findings(found: KindSurvey, scan: Scan, roles: Roles, known: Table, *, seed: int) -> Findings:
     """Judge a survey of one kind; the claims are about queries, and measured on those only."""
-    compared = correction_table(found, seed=seed)
-    chosen = choose(compared)
-    scores = {"raw": RAW, "corrected": chosen, "with the task's activations": ON_TASK}
     tasks = [task for task in (IOI, LISTS) if task in found.measured]
     resampled = {
         task: blind.Resampled(m.effect, m.units, seed=seed)
         for task, m in found.measured.items()
         if m.units is not None and task in tasks
     }
+    compared = correction_table(found, seed=seed, resampled=resampled)
+    chosen = choose(compared)
+    both = {"raw": RAW, "corrected": chosen}
+    scores = both | {"with the task's activations": ON_TASK}
     precision = precision_table(found, scores, tasks, resampled, seed=seed)
     other, agreement = found.measured[IOI], None
     if other.other is not None:
@@ -72,7 +75,8 @@ def findings(found: KindSurvey, scan: Scan, roles: Roles, known: Table, *, seed:
         chosen=chosen,
         corrections=compared,
         precision=precision,
-        calibration=calibration_table(found, {"raw": RAW, "corrected": chosen}, IOI),
+        calibration=calibration_table(found, both, IOI),
+        order=order_table(found, both, compared),
         reuse=reuse_table(found),
         known=known_effects(found, known, chosen, IOI),
         map=map_table(found, roles, IOI),
@@ -175,7 +179,7 @@ def study(
 
 
 def tables(study: dict[str, Findings], known: Table, *, layers: int, heads: int) -> dict[str, Any]:
-    """The tables of all kinds together, as the chapter's figures want them."""
+    """The tables of all kinds together, as the chapter's figures and sentences want them."""
 
     def joined(name: str) -> Table:
         parts = [table for each in study.values() if (table := getattr(each, name))]
@@ -192,6 +196,7 @@ def tables(study: dict[str, Findings], known: Table, *, layers: int, heads: int)
         "lift": Results(joined("precision")),
         "corrections": Results(query.corrections, said),
         "calibration": Results(joined("calibration")),
+        "order": joined("order"),
         "known": Results(known | beside),
         "map": Results(joined("map"), dict(layers=layers, heads=heads)),
     }

@@ -59,10 +59,29 @@ def chance(row: dict[str, Any]) -> str:
 
 
 def gain(corrections: dict[str, list], chosen: str, task: str) -> str:
-    """Both rank correlations behind a difference."""
+    """Both rank correlations behind a difference, and the one without the score."""
     (after,) = rows(corrections, correction=chosen, task=task)
     (before,) = rows(corrections, correction="raw score", task=task)
-    return f"From {before['correlation']:.2f} to {after['correlation']:.2f}."
+    alone = _alone(corrections, task)
+    return (
+        f"From {before['correlation']:.2f} to {after['correlation']:.2f}. The sizes without the "
+        f"score reach {alone['correlation']:.2f}."
+    )
+
+
+def without(corrections: dict[str, list], task: str) -> str:
+    """The lift of the raw score, and that of the sizes without it."""
+    (before,) = rows(corrections, correction="raw score", task=task)
+    return (
+        f"The raw score has a lift of {before['lift']:.0f} there, the sizes without the score "
+        f"{_alone(corrections, task)['lift']:.0f}."
+    )
+
+
+def _alone(corrections: dict[str, list], task: str) -> dict[str, Any]:
+    """The row of all sizes that a blind search can have, without the score."""
+    (row,) = rows(corrections, task=task, has_score=False, needs="random tokens")
+    return row
 
 
 def lift(table: dict[str, list], task: str) -> str:
@@ -73,12 +92,19 @@ def lift(table: dict[str, list], task: str) -> str:
         k = max(row["k"] for row in at if row["k"] <= 100)
         by = {row["score"]: row for row in at if row["k"] == k}
         raw, deep = by["raw"], max(rows(table, kind=kind, task=task, score="raw"), key=_depth)
+        on = "" if parts else f" on {task}"
         parts.append(
-            f"of the {k} highest scores for {KINDS[kind]} {raw['precision']:.0%} are hits, "
-            f"corrected {by['corrected']['precision']:.0%}, where replacing heads leaves "
-            f"{raw['chance_heads']:.0%}; of the {deep['k']:,} highest {deep['precision']:.0%}"
+            f"For {KINDS[kind]}, {_share(raw)} of the {k} highest scores are hits{on}, "
+            f"{_share(by['corrected'])} of the corrected ones, and {raw['chance_heads']:.0%} when "
+            f"heads are replaced; of the {deep['k']:,} highest scores {_share(deep)}"
         )
-    return f"On the task of {task}, " + "; ".join(parts) + "."
+    return ". ".join(parts)
+
+
+def _share(row: dict[str, Any]) -> str:
+    """A share of hits, with its interval where it has one."""
+    ends = "" if row["low"] is None else f" (95% interval {row['low']:.0%} to {row['high']:.0%})"
+    return f"{row['precision']:.0%}{ends}"
 
 
 def _depth(row: dict[str, Any]) -> int:
@@ -90,9 +116,9 @@ def multiplicity(table: dict[str, list]) -> str:
     quiet = sum(p <= 0.05 for p in table["p_heads"])
     return (
         f"The figure holds {len(table['k'])} such shares. Two of them were announced as claims "
-        "before anything was measured, and stand for themselves; the others describe, and their "
-        f"p-values are not corrected for their number ({quiet} are at most 0.05 against the "
-        "stricter of the two nulls)."
+        "before anything was measured, and stand for themselves; the others describe. Against the "
+        f"stricter of the two nulls {quiet} have p-values of at most 0.05, which are not corrected "
+        "for their number."
     )
 
 
@@ -101,13 +127,34 @@ def calibration(table: dict[str, list]) -> str:
     parts = []
     for kind in dict.fromkeys(table["kind"]):
         found = rows(table, kind=kind, score="raw")
-        top, bottom, mean = found[-1], found[0], found[0]["mean_effect"]
+        top, mean = found[-1], found[0]["mean_effect"]
+        middle, low = f"{top['effect'] / mean:.0f}", f"{top['effect_low'] / mean:.2g}"
         parts.append(
-            f"for {KINDS[kind]} the highest {top['pairs']:,} scores have {top['effect'] / mean:.0f}"
-            f" times the mean effect, the lowest fifth {bottom['effect'] / mean:.1f} times, and "
-            f"a tenth of the highest still less than {top['effect_low'] / mean:.2g} times"
+            f"those for {KINDS[kind]} {middle} and {low} times"
+            if parts
+            else f"The {top['pairs']:,} highest scores for {KINDS[kind]} have {middle} times the "
+            f"mean effect of all pairs, and the weakest tenth of these at most {low} times"
         )
-    return _sentence(parts)
+    return "; ".join(parts)
+
+
+def orders(table: dict[str, list]) -> str:
+    """Rank correlations, and effects at both ends of the order, by kind and task: as a table."""
+    n = table["pairs"][0]
+    names = ("rank correlation", f"effect of the highest {n:,}", "of the lowest fifth")
+    lines = [
+        "| type | task | " + " | ".join(f"{name}, raw | corrected" for name in names) + " |",
+        "| --- | --- |" + " --- |" * 2 * len(names),
+    ]
+    for row in rows(table, score="raw"):
+        (other,) = rows(table, kind=row["kind"], task=row["task"], score="corrected")
+        cells = [
+            f"{one[name]:{form}}"
+            for name, form in (("correlation", ".2f"), ("top", ".1f"), ("bottom", ".2f"))
+            for one in (row, other)
+        ]
+        lines.append(f"| {KINDS[row['kind']]} | {row['task']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def corrections(table: dict[str, list], chosen: str, task: str) -> str:
@@ -119,22 +166,47 @@ def corrections(table: dict[str, list], chosen: str, task: str) -> str:
     alone = {row["needs"]: row for row in by.values() if not row["has_score"]}
     return (
         f"Chosen for queries was “{chosen}”. On {task} its rank correlation with the effect is "
-        f"{by[chosen]['correlation']:.2f}, that of the raw score "
-        f"{by['raw score']['correlation']:.2f}, and that of the best by weights alone "
-        f"(“{weights['correction']}”) {weights['correlation']:.2f}. The sizes without the score "
-        f"reach {alone['random tokens']['correlation']:.2f}, and a lift of "
+        f"{_correlation(by[chosen])}, that of the raw score {_correlation(by['raw score'])}, and "
+        f"that of the best by weights alone (“{weights['correction']}”) {_correlation(weights)}. "
+        f"The sizes without the score reach {_correlation(alone['random tokens'])}, and a lift of "
         f"{alone['random tokens']['lift']:.0f} at 100 where the score times them has "
         f"{by[chosen]['lift']:.0f} and the raw score {by['raw score']['lift']:.0f}. With "
-        f"activations taken on the task itself it is {on_task['correlation']:.2f} with the score "
-        f"and {alone['prompts']['correlation']:.2f} without it (lift {on_task['lift']:.0f} and "
-        f"{alone['prompts']['lift']:.0f})."
+        f"activations taken on the task itself the correlation is {_correlation(on_task)} with the "
+        f"score and {_correlation(alone['prompts'])} without it, the lift {on_task['lift']:.0f} "
+        f"and {alone['prompts']['lift']:.0f}"
     )
 
 
-def others(chosen: dict[str, str]) -> str:
-    """Which corrections were chosen for the other kinds."""
-    parts = [f"for {KINDS[kind]} “{name}”" for kind, name in chosen.items() if kind != "Q"]
-    return "Chosen in the same way were " + " and ".join(parts) + "." if parts else ""
+def _correlation(row: dict[str, Any]) -> str:
+    """A rank correlation, with its 95% interval where it has one."""
+    ends = "" if row["low"] is None else f" ({row['low']:.2f} to {row['high']:.2f})"
+    return f"{row['correlation']:.2f}{ends}"
+
+
+def others(chosen: dict[str, str], table: dict[str, list], task: str) -> str:
+    """Which corrections were chosen for the other kinds, and whether they raise the lift there.
+
+    Args:
+        chosen: names, by kind.
+        table: lifts of all kinds, as for `lift`.
+        task: where lifts are taken.
+    """
+    parts = []
+    for kind, name in chosen.items():
+        if kind == "Q":
+            continue
+        at = rows(table, kind=kind, task=task)
+        k = max(row["k"] for row in at if row["k"] <= 100)
+        raw, after = (
+            next(row["lift"] for row in at if (row["score"], row["k"]) == (score, k))
+            for score in ("raw", "corrected")
+        )
+        change = "raises" if after > raw else "lowers" if after < raw else "leaves"
+        parts.append(
+            f"for {KINDS[kind]} “{name}”, which {change} the lift at {k} on {task} "
+            + (f"from {raw:.0f} to {after:.0f}" if after != raw else f"at {raw:.0f}")
+        )
+    return "Chosen in the same way were " + ", and ".join(parts) + "." if parts else ""
 
 
 def reuse(tables: Sequence[dict[str, list]]) -> str:
@@ -148,7 +220,7 @@ def reuse(tables: Sequence[dict[str, list]]) -> str:
         for task in dict.fromkeys(table["task"]):
             share = {row["other"]: row["share"] for row in rows(table, task=task)}
             cells = [f"{share[t]:.0%}" if t in share else "" for t in tasks]
-            lines.append(f"| {table['kind'][0]} | {task} | " + " | ".join(cells) + " |")
+            lines.append(f"| {KINDS[table['kind'][0]]} | {task} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -188,8 +260,8 @@ def agreement(values: dict[str, float | None]) -> str:
     )
 
 
-def known(table: dict[str, list], null: Float[np.ndarray, " shuffle"]) -> str:
-    """How many known pairs of each kind are found, and how many would be by chance."""
+def known(table: dict[str, list]) -> str:
+    """How many known pairs of each kind are found, and where the best of them stands."""
     parts = []
     for kind, name in FOUND.items():
         found = rows(table, kind=kind)
@@ -199,13 +271,13 @@ def known(table: dict[str, list], null: Float[np.ndarray, " shuffle"]) -> str:
         best = min(found, key=lambda row: row["rank"] / row["of"])
         part = f"{name}: {sum(r['found'] for r in found)} of {len(found)}"
         if "corrected_found" in best:
-            part += f" ({sum(r['corrected_found'] for r in found)} corrected)"
+            part += f" ({sum(r['corrected_found'] for r in found)} by the corrected score)"
         parts.append(
-            f"{part}, highest {best['sender']}.{best['component']} into {best['reader']} at rank "
-            f"{best['rank']:,} of {best['of']:,} ({best['rank_all']:,} of {best['of_all']:,} in "
-            "the whole model)"
+            f"{part}, the best being {best['sender']}.{best['component']} into {best['reader']} at "
+            f"rank {best['rank']:,} of {best['of']:,} ({best['rank_all']:,} of "
+            f"{best['of_all']:,} in the whole model)"
         )
-    return "Found are, " + "; ".join(parts) + f". {known_chance(table, null)}"
+    return "Found are, " + "; ".join(parts)
 
 
 def known_chance(table: dict[str, list], null: Float[np.ndarray, " shuffle"]) -> str:
@@ -233,18 +305,10 @@ def effects_of_known(table: dict[str, list]) -> str:
 
 
 def edges(table: dict[str, list]) -> str:
-    """How many of the drawn channels were known."""
+    """How many channels are drawn, and how many of them were known."""
     parts = []
     for kind in dict.fromkeys(table["kind"]):
         found = rows(table, kind=kind)
         some = sum(row["role"] != "other" for row in found)
-        parts.append(f"{some} of the {len(found)} for {KINDS[kind]}")
-    return (
-        f"Between known pairs of heads are {', '.join(parts)}; the others join heads that are no "
-        "known pair."
-    )
-
-
-def _sentence(parts: list[str]) -> str:
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:] + "."
+        parts.append(f"{len(found)} for {KINDS[kind]}, {some} of them between known pairs")
+    return "Drawn are the strongest pairs of heads: " + "; ".join(parts)
