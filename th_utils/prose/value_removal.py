@@ -47,8 +47,9 @@ def lost(table: dict[str, list]) -> str:
         lines.append(f"| {row['removed']} | {' | '.join(cells)} |")
     return (
         "As the model is, the main mover's inhibition score is "
-        f"{_cell(clean, 'inhibition', '.2f')} and the logit difference {_cell(clean, 'logit difference', '.1f')} nats; 95% intervals in brackets; "
-        "a fall is taken on the same prompts before and after.\n\n" + "\n".join(lines)
+        f"{_cell(clean, 'inhibition', '.2f')} and the logit difference "
+        f"{_cell(clean, 'logit difference', '.1f')} nats; 95% intervals in brackets; a fall is "
+        "taken on the same prompts before and after.\n\n" + "\n".join(lines)
     )
 
 
