@@ -25,7 +25,7 @@ from th_utils.terminal import quiet
 
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model", "vocab.txt")
 # Model types for which a test compares the thrifty folding with TransformerLens' own, bit by bit.
-_THRIFTY = ("gpt2", "gpt_neox", "llama")
+THRIFTY = ("gpt2", "gpt_neox", "llama")
 
 
 def boot(
@@ -75,7 +75,7 @@ def boot(
             bridge = TransformerBridge.boot_transformers(
                 name, hf_model=model, tokenizer=tokenizer, device=device, dtype=dtype
             )
-            with _thrifty(config.get("model_type") in _THRIFTY):
+            with _thrifty(config.get("model_type") in THRIFTY):
                 bridge.enable_compatibility_mode(disable_warnings=True)
         except Exception as error:
             raise CompanionError(

@@ -9,6 +9,7 @@ import socket
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from th_utils.errors import CompanionError
@@ -74,6 +75,33 @@ def cached_model(repository: str, revision: str | None = None) -> Path | None:
     return folder if whole else None
 
 
+def look(
+    repository: str, revision: str | None = None
+) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """The config of a model on the hub, and names and shapes of its tensors; no weights.
+
+    Raises:
+        CompanionError: no such model, no access to it, no connection, or weights that exist as
+            pickles only.
+    """
+    _need_connection(repository)
+    import huggingface_hub
+
+    with quiet(bars=False):
+        try:
+            file = huggingface_hub.hf_hub_download(repository, "config.json", revision=revision)
+            found = huggingface_hub.HfApi().get_safetensors_metadata(repository, revision=revision)
+        except Exception as error:
+            raise explained(error, repository) from error
+    config = json.loads(Path(file).read_text(encoding="utf-8"))
+    shapes = {
+        name: tuple(tensor.shape)
+        for part in found.files_metadata.values()
+        for name, tensor in part.tensors.items()
+    }
+    return config, shapes
+
+
 def fetch_file(repository: str, name: str, revision: str, folder: Path) -> Path:
     """One file of a repository at a fixed revision, downloaded into `folder`.
 
@@ -125,8 +153,12 @@ def explained(error: Exception, repository: str) -> CompanionError:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "GatedRepoError" in kinds:
         return CompanionError(
-            f"{repository} is gated: accept its terms on the hub and log in (`hf auth login`)"
+            f"{repository} is gated: accept its terms on its page on the hub, make a token that "
+            "may read it, and give that as HF_TOKEN in the environment (on Colab, among the "
+            "secrets) or by `hf auth login`; then run again"
         )
+    if "NotASafetensorsRepoError" in kinds:
+        return CompanionError(pickled(repository))
     if kinds & {"RepositoryNotFoundError", "HFValidationError", "HfUriError"}:
         return CompanionError(f"the hub has no public model {repository}: check the spelling")
     if kinds & {"RevisionNotFoundError", "RemoteEntryNotFoundError"}:

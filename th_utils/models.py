@@ -43,6 +43,7 @@ __all__ = [
     "load",
     "locate",
     "prepare",
+    "present",
     "resolve",
     "tokens",
     "verify",
@@ -177,13 +178,26 @@ def can_run(name: str | os.PathLike[str]) -> bool:
     return path is None or _is_whole_model(path)
 
 
+def present(name: str | os.PathLike[str]) -> Path | None:
+    """What is here of a model, a directory or a safetensors file; None when it must be fetched.
+
+    Also None for an edition that is converted from another format; fetches nothing.
+    """
+    return _present_path(resolve(name))
+
+
 def attention_weights(
-    name: str | os.PathLike[str], *, dtype: Any = None, rounding: Any = None
+    name: str | os.PathLike[str],
+    *,
+    n_heads: int | None = None,
+    dtype: Any = None,
+    rounding: Any = None,
 ) -> Any:
     """Folded attention matrices of a model, read from its safetensors without building it.
 
     Args:
         name: see `resolve`.
+        n_heads: number of query heads, where neither a config nor our list says it.
         dtype: of the matrices, fp32 by default.
         rounding: see `th_utils.weights.from_checkpoint`.
 
@@ -200,7 +214,7 @@ def attention_weights(
     from th_utils.weights import from_checkpoint, read_config
 
     # A config knows better than our list, which is of the published model.
-    n_heads = None if read_config(path) else edition.entry.get("heads")
+    n_heads = n_heads or (None if read_config(path) else edition.entry.get("heads"))
     return from_checkpoint(path, n_heads=n_heads, dtype=dtype or torch.float32, rounding=rounding)
 
 
@@ -298,4 +312,6 @@ def _is_whole_model(path: Path) -> bool:
     if not names:
         return True
     embeds = any(re.search(r"(^|\.)(wte|\w*embed\w*)\.weight$", name) for name in names)
-    return embeds and any(re.search(r"mlp|ffn|feed_forward|fc_?1", name) for name in names)
+    return embeds and any(
+        re.search(r"mlp|ffn|feed_forward|fc_?1|moe|experts", name) for name in names
+    )

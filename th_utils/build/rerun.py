@@ -30,7 +30,7 @@ from th_utils.setup import PROJECT
 
 TIMEOUT_S = 1800
 # What a chapter may learn from outside: how to reach a package index, and nothing of ours.
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+PASSED_ON = ("LANG", "LC_ALL", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 MATPLOTLIB = ".config/matplotlib"  # an empty folder that it makes when it is imported
 PREFIXES = ("PIP_", "HTTP_", "HTTPS_", "NO_PROXY", "http_", "https_", "no_proxy")
 
@@ -70,8 +70,10 @@ class Place:
         }
         for folder in folders.values():
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
-        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        return kept | {name: str(self.folder / f) for name, f in folders.items()} | threads
+        search = os.pathsep.join([str(self.python.parent), "/usr/local/bin", "/usr/bin", "/bin"])
+        threads = os.environ.get("OMP_NUM_THREADS", "1")
+        kept |= {"PATH": search, "OMP_NUM_THREADS": threads}
+        return kept | {name: str(self.folder / f) for name, f in folders.items()}
 
     def write_kernel(self) -> None:
         """A `python3` kernel that runs this Python and notes what it writes."""
