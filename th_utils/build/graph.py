@@ -84,6 +84,8 @@ def book_digest(layout: Layout) -> str:
     # The page of timed kernels shows what was timed before, in a figure made with the page.
     pages += (root / "benchmarks" / "results").glob("*.json")
     pages.append(PACKAGE_DIR / "plots" / "benchmarks.py")
+    if (root / "book" / "api").is_dir():  # docstrings are shown there
+        pages += PACKAGE_DIR.rglob("*.py")
     contents = {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in pages if path.exists()
     }

@@ -15,7 +15,7 @@ import nbformat
 import yaml
 
 from th_utils import __version__
-from th_utils.build import kernels, notebooks, pages
+from th_utils.build import api, kernels, notebooks, pages
 from th_utils.build.layout import Layout
 from th_utils.build.repository import PLACEHOLDER, address, commit
 from th_utils.digest import closure_of_notebook, digest
@@ -63,6 +63,7 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
             lambda record: pages.file_links(record, files, "../", thumbnail=True),
         ),
     } | kernels.parts(root, timed, links(timed) if timed else "")
+    parts |= api.parts(root)
     for page in sorted((target / "book").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         if (filled := pages.fill(text, parts)) != text:
