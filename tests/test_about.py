@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from urllib.parse import urlsplit
@@ -10,7 +11,6 @@ import pytest
 import yaml
 
 from th_utils import __version__
-from th_utils.build import pages
 from th_utils.build.layout import find_root
 from th_utils.build.release import problems
 from th_utils.build.repository import address, other_addresses
@@ -62,7 +62,11 @@ def test_the_holder_is_the_same_everywhere():
 
 
 def test_the_paper_is_cited_beside_the_companion():
-    assert "preferred-citation" not in CITATION
+    preferred = CITATION["preferred-citation"]
+    assert preferred["title"] == CITATION["title"] and "beside" in preferred["notes"]
+    assert preferred["authors"] == CITATION["authors"]
+    assert str(preferred["year"]) == CONFIG["copyright"]
+    assert preferred["repository-code"] == CITATION["repository-code"]
     assert CITATION["title"] == CONFIG["title"]
     assert CITATION["repository-code"] == address(ROOT)
     (paper,) = CITATION["references"]
@@ -76,20 +80,24 @@ def test_the_paper_is_cited_beside_the_companion():
         assert shown.partition("\n}")[0] == entry.partition(",\n  url")[0], name
 
 
+def test_zenodo_says_what_the_citation_file_says():
+    """Zenodo reads the one file, GitHub the other; the version it takes from the tag."""
+    said = json.loads((ROOT / ".zenodo.json").read_text())
+    assert said["title"] == CITATION["title"] and said["keywords"] == CITATION["keywords"]
+    assert [one["name"] for one in said["creators"]] == [HOLDER]
+    assert " ".join(CITATION["abstract"].split()) in said["description"]
+    assert "version" not in said and "doi" not in said and said["upload_type"] == "software"
+    (paper,) = CITATION["references"]
+    number = paper["url"].rpartition("/")[2]
+    (related,) = said["related_identifiers"]
+    assert related["identifier"] == f"arXiv:{number}"
+    assert related["relation"] == "isSupplementTo"
+
+
 def test_no_doi_before_there_is_one():
     for name in ("README.md", "CITATION.cff", "book/cite.md"):
         assert not re.search(r"\b10\.\d{4,}/", (ROOT / name).read_text()), name
     assert "doi" not in CITATION and "identifiers" not in CITATION
-
-
-def test_citation_of_the_companion():
-    about = dict(title="T", author="the people", year="2026", version="1", note="Commit c", url="")
-    assert pages.citation(about) == (
-        "```bibtex\n@software{talkingheadscompanion,\n  title   = {T},\n"
-        "  author  = {{the people}},\n  year    = {2026},\n  version = {1},\n"
-        "  note    = {Commit c}\n}\n```"
-    )
-    assert "  url     = {https://x}\n}" in pages.citation(about | {"url": "https://x"})
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -77,7 +77,7 @@ def test_for_book_shows_what_ran():
     drawn = by_id["draw"].metadata["mystnb"]
     assert drawn["figure"] == {"name": "fig-alpha", "caption": "New."}
     assert drawn["image"] == {"alt": "A line."}
-    assert by_id["files-fig-alpha"].source == "<p>fig-alpha</p>"
+    assert by_id["line-fig-alpha"].source == "<p>fig-alpha</p>"
     assert "`gpt2`, size `book`; this run took 1 min 1 s" in by_id["title"].source
 
 
@@ -139,19 +139,6 @@ def test_a_figure_needs_alt_text():
     notebook.cells[-2].outputs[0].metadata["talking_heads"]["figure"]["alt"] = ""
     with pytest.raises(CompanionError, match="fig-alpha has no caption or no alt text"):
         notebooks.for_book(notebook, lambda record: "")
-
-
-def test_claims_table():
-    ledger = [
-        dict(id="a", paper="A", where="w", claim="x | y", statistic="s", direction="at-least",
-             holds=0.9, partly=0.7, reconstruction=True),
-    ]  # fmt: skip
-    found = {"id": "a", "value": 0.51234, "low": 0.4, "high": 0.6, "verdict": "fails"}
-    text = pages.claims(ledger, {"one": {"a": found}, "two": {}}, {"two": "two, recorded"})
-    row = text.splitlines()[-1]
-    assert "**fails**<br>0.512 (0.4 to 0.6)" in row and "≥ 0.9" in row
-    assert row.endswith("| not measured here |")
-    assert 'id="claim-a"' in row and "reconstruction" in row and "x \\| y" in row
 
 
 def test_markers_are_replaced():

@@ -41,7 +41,8 @@ display(Image(data=png), metadata={{"talking_heads": {{"figure": record}}}})"""
 CLAIM = """\
 record = {{"id": "toy-{name}", "edition": edition, "size": size, "value": 0.95, "low": 0.91,
           "high": 0.97, "verdict": "holds", "note": None}}
-display(Markdown("It **holds**, see {{numref}}`fig-{name}`."),
+text = ":::{{admonition}} Claim: holds\\nIt **holds**, see {{numref}}`fig-{name}`.\\n:::"
+display(Markdown(text),
         metadata={{"talking_heads": {{"claim": record}}}})"""
 
 

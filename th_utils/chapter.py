@@ -270,6 +270,7 @@ class Chapter:
             "chapter": self.number,
             "claims": list(self._recorded.values()),
             "provenance": vars(self.provenance),
+            "tolerance": results.TOLERANCE,
         }
         folder = output_dir() / "results" / edition_folder(self.edition)
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)

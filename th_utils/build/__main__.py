@@ -98,6 +98,15 @@ def clear_cache(layout: Layout, options: argparse.Namespace) -> int:
     return 0
 
 
+def name_figures(layout: Layout, options: argparse.Namespace) -> int:
+    """Add new figures to the list of names that are never given again."""
+    from th_utils.build.published import add
+
+    new = add(layout)
+    print(f"added: {', '.join(new)}" if new else "no new figures")
+    return 0
+
+
 def release_check(layout: Layout, options: argparse.Namespace) -> int:
     """List what stands against a release."""
     from th_utils.build.release import problems
@@ -107,7 +116,18 @@ def release_check(layout: Layout, options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-COMMANDS = (book, chapter, refresh, record, model, render, rerun, clear_cache, release_check)
+COMMANDS = (
+    book,
+    chapter,
+    refresh,
+    record,
+    model,
+    render,
+    rerun,
+    clear_cache,
+    name_figures,
+    release_check,
+)
 
 
 def _named(layout: Layout, number: str | None) -> str:

@@ -8,8 +8,9 @@ and no pixels, so that it can be built from a fresh run and from the committed n
 from __future__ import annotations
 
 import ast
+import base64
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from th_utils.errors import CompanionError
 
 MARK = "talking_heads"
 INJECTED = "injected-parameters"
+ADMONITION = ":::{admonition}"
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -51,6 +53,30 @@ def marks(notebook: Any, kind: str) -> Iterator[tuple[Any, dict]]:
             record = output.get("metadata", {}).get(MARK, {}).get(kind)
             if record:
                 yield cell, record
+
+
+def figures(notebook: Any) -> list[dict]:
+    """The figures that a notebook shows, as its book page shows them.
+
+    Each has `id`, `edition`, `caption`, `alt`, and `width` and `height` in pixels where they are
+    known. CompanionError where a caption or an alternative text is missing.
+    """
+    found = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if record := _figure_of(output):
+                size = output.metadata.get("image/png", {})
+                sized = {side: size[side] for side in ("width", "height") if side in size}
+                found.append({**record, **_words(cell, record), **sized})
+    return found
+
+
+def pictures(notebook: Any) -> Iterator[tuple[str, bytes]]:
+    """(name, PNG) of each figure that a notebook shows."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if record := _figure_of(output):
+                yield record["id"], base64.b64decode(output.get("data", {}).get("image/png", ""))
 
 
 def parameters(notebook: Any) -> dict[str, Any]:
@@ -136,11 +162,11 @@ def not_run(notebook: Any, edition: str) -> Any:
     return page
 
 
-def for_book(executed: Any, files_of: Any) -> Any:
+def for_book(executed: Any, below: Callable[[dict], str]) -> Any:
     """Return `executed` as the book shows it.
 
     Captions and alt text come from the run; parameters are shown as they were; below each figure
-    stand the links that `files_of(record)` returns as HTML (empty for none).
+    stands what `below(record)` returns as HTML (empty for nothing).
     """
     notebook = copy.deepcopy(executed)
     values = parameters(notebook)
@@ -150,12 +176,13 @@ def for_book(executed: Any, files_of: Any) -> Any:
             cell.metadata["tags"] = [*tags(cell), "remove-cell"]
         elif "parameters" in tags(cell):
             cell.source = with_values(cell.source, values)
+        _name_verdicts(cell)
         for part in _one_figure_each(cell):
             cells.append(part)
             record = _label_figure(part)
-            if record and (links := files_of(record)):
-                name = f"files-{record['id']}"[:64]
-                cells.append(nbformat.v4.new_markdown_cell(links, id=name))
+            if record and (line := below(record)):
+                name = f"line-{record['id']}"[:64]
+                cells.append(nbformat.v4.new_markdown_cell(line, id=name))
     notebook.cells = cells
     if values:
         _state_run(notebook, values)
@@ -190,23 +217,42 @@ def _one_figure_each(cell: Any) -> list[Any]:
     return parts
 
 
+def _words(cell: Any, record: dict) -> dict[str, str]:
+    """Caption and alternative text of a figure: the run's own, else those of its cell."""
+    mystnb = cell.metadata.get("mystnb", {})
+    caption = record.get("caption") or mystnb.get("figure", {}).get("caption")
+    alt = record.get("alt") or mystnb.get("image", {}).get("alt")
+    if not caption or not alt:
+        raise CompanionError(f"figure {record['id']} has no caption or no alt text")
+    return {"caption": caption, "alt": alt}
+
+
 def _label_figure(cell: Any) -> dict | None:
     """Put id, caption and alt text of the figure that a cell shows into its `mystnb` metadata."""
     record = next(filter(None, map(_figure_of, cell.get("outputs", []))), None)
     if record is None:
         return None
+    words = _words(cell, record)
     mystnb = cell.metadata.setdefault("mystnb", nbformat.from_dict({}))
     figure = mystnb.setdefault("figure", nbformat.from_dict({}))
-    image = mystnb.setdefault("image", nbformat.from_dict({}))
-    figure["name"] = record["id"]
-    if record.get("caption"):
-        figure["caption"] = record["caption"]
-    if record.get("alt"):
-        image["alt"] = record["alt"]
-    record["caption"], record["alt"] = figure.get("caption"), image.get("alt")
-    if not record["caption"] or not record["alt"]:
-        raise CompanionError(f"figure {record['id']} has no caption or no alt text")
+    figure["name"], figure["caption"] = record["id"], words["caption"]
+    mystnb.setdefault("image", nbformat.from_dict({}))["alt"] = words["alt"]
     return record
+
+
+def _name_verdicts(cell: Any) -> None:
+    """Give the box of each claim an anchor, to which the ledger leads."""
+    for output in cell.get("outputs", []):
+        record = output.get("metadata", {}).get(MARK, {}).get("claim")
+        text = output.get("data", {}).get("text/markdown")
+        if record and text and text.startswith(ADMONITION):
+            first, rest = text.split("\n", 1)
+            output.data["text/markdown"] = f"{first}\n:name: {verdict_name(record['id'])}\n{rest}"
+
+
+def verdict_name(claim: str) -> str:
+    """The anchor of a claim's verdict on its chapter's page."""
+    return f"verdict-{claim}"
 
 
 def _state_run(notebook: Any, values: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import yaml
 
 from th_utils import __version__
+from th_utils.build import published
+from th_utils.build.layout import Layout
 from th_utils.build.repository import PLACEHOLDER, address, commit, other_addresses
 
 
@@ -28,6 +30,11 @@ def problems(root: Path) -> list[str]:
     for name in ("LICENSE", "LICENSE-TEXT", "README.md", "CONTRIBUTING.md", "requirements.lock"):
         if not (root / name).exists():
             found.append(f"{name} is missing")
+    listed, today = published.load(root), published.shown(Layout(root))
+    found += published.problems(listed, today)
+    if new := published.unlisted(listed, today):
+        command = "python -m th_utils.build name-figures"
+        found.append(f"{published.LIST} lacks {', '.join(new)}: `{command}` adds them")
     if "local changes" in commit(root):
         found.append("there are local changes that are not committed")
     return found

@@ -21,6 +21,22 @@ def address(root: Path) -> str:
         return tomllib.load(stream)["project"]["urls"]["Repository"]
 
 
+def site(root: Path) -> str:
+    """Where the book is published: the pages of the repository, so that no second address exists.
+
+    Every version lies below it at an address of its own, the newest once more under `/latest`.
+    """
+    *_, owner, name = address(root).split("/")
+    return f"https://{owner.lower()}.github.io/{name}"
+
+
+def is_published(root: Path, version: str) -> bool:
+    """Whether what is checked out is a published version: its tag, unchanged, with an address."""
+    tags = _git(root, "tag", "--points-at", "HEAD").split()
+    changed = "local changes" in commit(root)
+    return f"v{version}" in tags and not changed and f"/{PLACEHOLDER}/" not in address(root)
+
+
 def other_addresses(root: Path) -> Iterator[str]:
     """Yield a line for each place that names the repository by another owner than `address` does.
 

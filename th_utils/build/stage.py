@@ -7,18 +7,27 @@ the repository come out right.
 from __future__ import annotations
 
 import html
-import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import nbformat
 import yaml
 
-from th_utils import __version__
-from th_utils.build import api, kernels, notebooks, pages
+from th_utils.build import (
+    api,
+    catalogue,
+    citation,
+    credit,
+    kernels,
+    ledger,
+    notebooks,
+    pages,
+    published,
+)
+from th_utils.build.citation import About
+from th_utils.build.graph import needs
 from th_utils.build.layout import Layout
-from th_utils.build.repository import PLACEHOLDER, address, commit
-from th_utils.digest import closure_of_notebook, digest
 from th_utils.errors import CompanionError
 
 FIGURE_KINDS = (".svg", ".pdf", ".png")
@@ -35,40 +44,43 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
         # The place where Jupyter Book looks for style sheets.
         shutil.copytree(root / "book" / "_static", target / "_static")
     _write_toc(layout, target)
-    chapters = [notebooks.read(sources / f"{name}.ipynb") for name in layout.chapters()]
-    files = _copy_files(layout, chapters, target / "extra")
-
-    def links(record: dict) -> str:
-        return pages.file_links(record, files, "../")
-
-    for name, chapter in zip(layout.chapters(), chapters, strict=True):
+    said = citation.about(layout)
+    extra = target / "extra"
+    chapters = {name: notebooks.read(sources / f"{name}.ipynb") for name in layout.chapters()}
+    timed, timed_files = kernels.make_figure(root, target / "book", extra)
+    files = _copy_files(layout, chapters, extra) | timed_files
+    entries = _catalogue(layout, said, chapters, files, timed)
+    lines = {entry["id"]: credit.line(entry, said, "../") for entry in entries}
+    for name, chapter in chapters.items():
         try:
-            shown = notebooks.for_book(chapter, links)
+            shown = notebooks.for_book(chapter, lambda record: lines[record["id"]])
         except CompanionError as error:
             raise CompanionError(f"chapter {name}: {error}") from error
-        # The gallery shows the captions that the chapter shows.
-        chapter.metadata["figures"] = [record for _, record in notebooks.marks(shown, "figure")]
         nbformat.write(shown, target / "notebooks" / f"{name}.ipynb")
-    _unique(chapters)
-    timed, timed_files = kernels.make_figure(root, target / "book", target / "extra")
-    files |= timed_files
-    galleries = [(notebooks.title(one), one.metadata["figures"]) for one in chapters]
-    galleries += [("{doc}`kernels`", [timed])] if timed else []
+        chapter.metadata["figures"] = notebooks.figures(chapter)
+    claims, measured = ledger.claims(root), ledger.editions(layout, chapters)
+    found = ledger.rows(claims, measured, _evidence(entries))
     parts = {
-        "claims": lambda: _claims(layout, chapters),
-        "citation": lambda: pages.citation(_about(layout)),
+        "claims": lambda: ledger.page(found, measured, said, {name[:2]: name for name in chapters}),
+        "citation": lambda: f"```bibtex\n{citation.of_book(said)}\n```",
+        "versions": lambda: _versions(said),
         "models": lambda: pages.models(_known_models(root)),
-        "figures": lambda: pages.gallery(
-            galleries,
-            lambda record: pages.file_links(record, files, "../", thumbnail=True),
-        ),
-    } | kernels.parts(root, timed, links(timed) if timed else "")
+        "figures": lambda: catalogue.gallery(entries, lines, [claim["id"] for claim in claims]),
+    } | kernels.parts(root, timed, lines[timed["id"]] if timed else "")
     parts |= api.parts(root)
     for page in sorted((target / "book").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         if (filled := pages.fill(text, parts)) != text:
             page.write_text(filled, encoding="utf-8")
-    _write_config(layout, target)
+    # Beside the pages that show the same to people.
+    (extra / "book").mkdir(parents=True, exist_ok=True)
+    for name, content in {
+        "figures.json": catalogue.as_json(entries, said),
+        "claims.json": ledger.as_json(found, said),
+        "claims.csv": ledger.as_csv(found, said),
+    }.items():
+        (extra / "book" / name).write_text(content, encoding="utf-8")
+    _write_config(layout, said, target)
 
 
 def _write_toc(layout: Layout, target: Path) -> None:
@@ -85,63 +97,65 @@ def _write_toc(layout: Layout, target: Path) -> None:
     (target / "_toc.yml").write_text(text, encoding="utf-8")
 
 
-def _unique(chapters: list) -> None:
-    seen: set[str] = set()
-    for chapter in chapters:
-        for record in chapter.metadata["figures"]:
-            if record["id"] in seen:
-                raise CompanionError(f"two figures are named {record['id']}")
-            seen.add(record["id"])
+def _catalogue(
+    layout: Layout, said: About, chapters: dict, files: dict[str, Path], timed: dict | None
+) -> list[dict]:
+    """An entry for each figure of the book, in its order."""
+    listed = published.load(layout.root)
+    shown = []
+    for name, chapter in chapters.items():
+        source, title = f"notebooks/{name}.ipynb", notebooks.title(chapter)
+        random = needs(layout, name) == "nothing"
+        try:
+            shown += [(one, source, title, random) for one in notebooks.figures(chapter)]
+        except CompanionError as error:
+            raise CompanionError(f"chapter {name}: {error}") from error
+    if timed:
+        page = "book/kernels.md"
+        shown.append((timed, page, pages.title(layout.root / page), True))
+    for name, count in Counter(record["id"] for record, *_ in shown).items():
+        if count > 1:
+            raise CompanionError(f"two figures are named {name}")
+    return [
+        catalogue.entry(
+            record, said, source=source, title=title, files=files, listed=listed, random=random
+        )
+        for record, source, title, random in shown
+    ]
 
 
-def _copy_files(layout: Layout, chapters: list, target: Path) -> dict[str, Path]:
-    """Copy each figure's files under their permanent names; return them by name.
+def _evidence(entries: list[dict]) -> dict[str, list[str]]:
+    """The figures that show each claim."""
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        for claim in entry["claims"]:
+            found.setdefault(claim, []).append(entry["id"])
+    return found
 
-    A book of the committed notebooks has none: those files come from a run.
+
+def _copy_files(layout: Layout, chapters: dict, target: Path) -> dict[str, Path]:
+    """Copy each figure's files under their permanent names; return them by path on the site.
+
+    A book of the committed notebooks has none of the files of a run, but the pictures are in the
+    notebooks.
     """
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     present = {}
-    for chapter in chapters:
-        for _, record in notebooks.marks(chapter, "figure"):
+    for chapter in chapters.values():
+        for name, picture in notebooks.pictures(chapter):
             for folder, kinds in ((layout.figures, FIGURE_KINDS), (layout.results, RESULT_KINDS)):
                 for kind in kinds:
-                    source = folder / f"{record['id']}{kind}"
+                    source = folder / f"{name}{kind}"
+                    path = source.relative_to(layout.base).as_posix()
+                    (target / path).parent.mkdir(parents=True, exist_ok=True)
                     if source.exists():
-                        name = source.relative_to(layout.base).as_posix()
-                        (target / name).parent.mkdir(parents=True, exist_ok=True)
-                        shutil.copy(source, target / name)
-                        present[name] = source
+                        shutil.copy(source, target / path)
+                    elif kind == ".png" and picture:
+                        (target / path).write_bytes(picture)
+                    else:
+                        continue
+                    present[path] = target / path
     return present
-
-
-def _claims(layout: Layout, chapters: list) -> str:
-    ledger = yaml.safe_load((layout.root / "data" / "claims.yml").read_text(encoding="utf-8"))
-    ledger = ledger["claims"]
-    here = {}
-    edition = layout.edition
-    for chapter in chapters:
-        for _, record in notebooks.marks(chapter, "claim"):
-            here[record["id"]] = record
-            edition = record.get("edition", edition)
-    measured = {edition: here}
-    labels = {edition: f"`{edition}`"}
-    recorded = layout.root / "data" / "recorded"
-    for folder in sorted(recorded.iterdir()) if recorded.is_dir() else []:
-        records = pages.read_claims(folder / "claims.json")
-        if records and folder.name != layout.folder:
-            measured[folder.name] = {record["id"]: record for record in records}
-            stale = " from earlier sources" if is_stale(layout, folder / "claims.json") else ""
-            labels[folder.name] = f"`{folder.name}`, recorded{stale}"
-    return pages.claims(ledger, measured, labels)
-
-
-def is_stale(layout: Layout, recorded: Path) -> bool:
-    """Whether recorded claims were measured by other sources than those of the chapters now."""
-    for chapter, said in json.loads(recorded.read_text(encoding="utf-8"))["digests"].items():
-        source = layout.source(chapter)
-        if not source.exists() or digest(closure_of_notebook(source)) != said:
-            return True
-    return False
 
 
 def _known_models(root: Path) -> list[dict]:
@@ -149,26 +163,27 @@ def _known_models(root: Path) -> list[dict]:
     return [{"edition": name, **entry} for name, entry in known.items()]
 
 
-def _about(layout: Layout) -> dict[str, str]:
-    """What a citation of this book says; no address while there is only a placeholder for one."""
-    config = yaml.safe_load((layout.root / "_config.yml").read_text(encoding="utf-8"))
-    url = address(layout.root)
-    return {
-        "title": config["title"],
-        "author": config["author"],
-        "year": str(config["copyright"]),
-        "version": __version__,
-        "note": f"Commit {commit(layout.root)}, edition {layout.edition}, size {layout.size}",
-        "url": "" if f"/{PLACEHOLDER}/" in url else url,
-    }
+def _versions(said: About) -> str:
+    """Where the versions are: this one's address, and the newest."""
+    home = said.site.rpartition("/")[0]
+    text = (
+        f"The address of this version, {said.version}, is <{said.site}/>; the newest is always at "
+        f"<{home}/latest/>, and <{home}/> lists them all."
+    )
+    if said.draft:
+        text += (
+            " What you are reading is a draft: it was built from a commit that is no published "
+            "version, and these addresses do not lead to it."
+        )
+    return text
 
 
-def _write_config(layout: Layout, target: Path) -> None:
+def _write_config(layout: Layout, said: About, target: Path) -> None:
     config = yaml.safe_load((layout.root / "_config.yml").read_text(encoding="utf-8"))
-    config.setdefault("repository", {})["url"] = address(layout.root)
+    config.setdefault("repository", {})["url"] = said.repository
     stamp = (
-        f"Built from commit {commit(layout.root)}, version {__version__}; edition "
-        f"{layout.edition}, size {layout.size}."
+        f"Built from commit {said.commit}, version {said.version}; edition {said.edition}, size "
+        f"{said.size}."
     )
     config.setdefault("html", {})["extra_footer"] = f"<p>{html.escape(stamp)}</p>"
     sphinx = config.setdefault("sphinx", {}).setdefault("config", {})
