@@ -19,6 +19,7 @@ from th_utils.build import (
     catalogue,
     citation,
     credit,
+    explore,
     kernels,
     ledger,
     notebooks,
@@ -68,6 +69,7 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
         "figures": lambda: catalogue.gallery(entries, lines, [claim["id"] for claim in claims]),
     } | kernels.parts(root, timed, lines[timed["id"]] if timed else "")
     parts |= api.parts(root)
+    parts |= explore.parts(layout, chapters.values(), target)
     for page in sorted((target / "book").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         if (filled := pages.fill(text, parts)) != text:
