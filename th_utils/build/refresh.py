@@ -7,7 +7,7 @@ import shutil
 
 import nbformat
 
-from th_utils.build import notebooks
+from th_utils.build import front, notebooks
 from th_utils.build.graph import needs
 from th_utils.build.layout import Layout
 from th_utils.digest import closure_of_notebook, digest
@@ -28,6 +28,7 @@ def refresh(layout: Layout, chapters: list[str]) -> list[str]:
         if text != source.read_text(encoding="utf-8"):
             atomic_write(source, text)
             changed.append(chapter)
+    front.keep(layout)
     return changed
 
 

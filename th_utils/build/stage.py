@@ -20,6 +20,7 @@ from th_utils.build import (
     citation,
     credit,
     explore,
+    front,
     kernels,
     ledger,
     notebooks,
@@ -69,6 +70,7 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
         "figures": lambda: catalogue.gallery(entries, lines, [claim["id"] for claim in claims]),
     } | kernels.parts(root, timed, lines[timed["id"]] if timed else "")
     parts |= api.parts(root)
+    parts |= front.parts(layout, target / "book")
     parts |= explore.parts(layout, chapters.values(), target)
     for page in sorted((target / "book").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
