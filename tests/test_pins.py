@@ -22,6 +22,7 @@ LOCKED = {
     for line in LOCK_LINES
     if line and not line.startswith("#")
 }
+INSTALLERS = {"pip", "setuptools", "wheel"}  # what `pip freeze` leaves out
 WANTED = [
     Requirement(line)
     for lines in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
@@ -47,6 +48,29 @@ def test_every_requirement_has_an_upper_bound(wanted):
     if wanted.name == "packaging":
         return  # versions by the calendar: a major says nothing
     assert any(part.operator in ("<", "==") for part in wanted.specifier)
+
+
+def needed_by(name: str, extras: frozenset[str]) -> set[tuple[str, frozenset[str]]]:
+    """What an installed package needs here, with the extras that it asks for."""
+    found = set()
+    for requirement in map(Requirement, metadata.requires(name) or []):
+        environments = [{"extra": extra} for extra in extras or {""}]
+        if requirement.marker is None or any(map(requirement.marker.evaluate, environments)):
+            found.add((canonicalize_name(requirement.name), frozenset(requirement.extras)))
+    return found
+
+
+def test_the_lock_has_all_that_is_needed_and_nothing_else():
+    waiting = {(canonicalize_name(r.name), frozenset(r.extras)) for r in WANTED}
+    reached = set()
+    while waiting:
+        one = waiting.pop()
+        reached.add(one)
+        waiting |= needed_by(*one) - reached
+    names = {name for name, _ in reached} - INSTALLERS
+    missing, idle = names - set(LOCKED), set(LOCKED) - names
+    assert not missing, f"needed and not in requirements.lock: {sorted(missing)}"
+    assert not idle, f"in requirements.lock and needed by nothing: {sorted(idle)}"
 
 
 def test_conda_points_at_the_lock():
