@@ -63,7 +63,8 @@ class Reader:
         )
         self.contexts.append(context)
         context.route(re.compile("^https?:"), self._answer)
-        context.on("requestfailed", lambda request: self._complain("not loaded", request.url))
+        if script:  # without scripts, those that a page asks for early are not fetched
+            context.on("requestfailed", lambda request: self._complain("not loaded", request.url))
         tab = context.new_page()
         tab.on("pageerror", lambda error: self._complain("exception", str(error)))
         tab.on("console", self._listen)
