@@ -30,7 +30,7 @@ PYTEST = $(TEST_ENV) $(PY) -m pytest -n 2 --dist loadscope
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help book chapter test test-fast test-rerun bench lab refresh record lint release-check clear-cache clean env
+.PHONY: help book pdf chapter test test-fast test-rerun bench lab refresh record lint release-check clear-cache clean env
 
 help: ## list the targets
 	@echo 'Targets (variables: SIZE=$(SIZE) EDITION=$(EDITION) CORES=$(CORES)):'
@@ -39,6 +39,9 @@ help: ## list the targets
 
 book: $(READY) ## run the chapters and render the book (SIZE=quick|book|full EDITION=name)
 	@$(BUILD) book $(CHOICE)
+
+pdf: $(READY) ## print the book to a PDF, which needs Chromium or Chrome
+	@$(BUILD) pdf $(CHOICE)
 
 chapter: $(READY) ## run one chapter: make chapter N=03
 	@$(BUILD) chapter "$(N)" $(CHOICE)

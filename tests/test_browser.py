@@ -7,6 +7,9 @@ book (cite boxes, figures to explore) is tested beside that part, with the same 
 
 from __future__ import annotations
 
+import gzip
+from urllib.parse import unquote, urlsplit
+
 import pytest
 import yaml
 
@@ -46,3 +49,98 @@ TOO_WIDE = """() => [...document.body.querySelectorAll('*')].filter(e => {
         if (getComputedStyle(p).overflowX !== 'visible') return false;
     return true;
 }).slice(0, 5).map(e => e.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pictures_have_a_size_and_wait_until_seen(book_page, page):
+    tab = book_page(page, width=360, height=740)
+    for image in tab.locator("article img").all():
+        said = {name: image.get_attribute(name) for name in ("width", "height", "loading")}
+        assert all(said.values()) and said["loading"] == "lazy", image.get_attribute("src")
+        image.scroll_into_view_if_needed()
+        drawn = image.evaluate(
+            "e => e.decode().then(() => [e.width / e.height, e.naturalWidth / e.naturalHeight])"
+        )
+        assert drawn[0] == pytest.approx(drawn[1], rel=0.02), "out of proportion"
+
+
+BEFORE_INTERACTION = 1_500_000  # bytes, gzipped
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_light(book_page, site, page):
+    """What a browser asks for before the reader does anything, each file gzipped."""
+    tab = book_page(page, served=True)
+    names = tab.evaluate("performance.getEntriesByType('resource').map(one => one.name)")
+    files = {unquote(urlsplit(name).path).lstrip("/") for name in names if name.startswith("http")}
+    weights = {
+        name: len(gzip.compress((site.folder / name).read_bytes())) for name in {page, *files}
+    }
+    assert sum(weights.values()) < BEFORE_INTERACTION, sorted(weights.items(), key=lambda x: -x[1])
+
+
+def test_search_finds_a_figure(book_page, site):
+    """By its permanent name, at its place; and by a word of its caption."""
+    figure = site.pages[site.folder / PAGES[1]].find("figure", id=True)
+    for served in (False, True):
+        tab = book_page(f"search.html?q={figure['id']}", served=served)
+        found = tab.locator(f"#search-results a[href$='{PAGES[1]}#{figure['id']}']")
+        found.first.wait_for()
+        found.first.click()
+        assert tab.locator(f"figure#{figure['id']}").is_visible()
+
+
+def test_search_by_keyboard(book_page):
+    tab = book_page(PAGES[0], served=True)
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("inhibition")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/search.html?*")
+    tab.locator("#search-results li a").first.wait_for()
+
+
+def test_colours_follow_the_system_and_the_reader(book_page):
+    brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
+    for dark in (False, True):
+        tab = book_page(PAGES[1], dark=dark)
+        assert (tab.evaluate(brightness) < 100) == dark
+    chosen = tab.locator("html").get_attribute("data-mode")
+    tab.locator("button.theme-switch-button:visible").click()
+    assert tab.locator("html").get_attribute("data-mode") != chosen
+    still = tab.locator("html").get_attribute("data-theme")
+    tab.reload()
+    assert tab.locator("html").get_attribute("data-theme") == still
+
+
+def test_readable_without_scripts(book_page):
+    tab = book_page(PAGES[1], script=False)
+    assert tab.locator("article figure img").first.is_visible()
+    assert tab.locator("article math").first.is_visible()
+
+
+def test_keyboard_reaches_the_text_and_shows_where_it_is(book_page):
+    tab = book_page(PAGES[1])
+    tab.keyboard.press("Tab")
+    assert "main" in tab.evaluate("document.activeElement.textContent").lower()  # skip link
+    tab.keyboard.press("Enter")
+    seen = set()
+    for _ in range(60):
+        tab.keyboard.press("Tab")
+        seen.add(tuple(tab.evaluate(FOCUS)))
+    assert "main" in {where for where, _ in seen}
+    assert all(shown for _, shown in seen), seen
+
+
+# Whether what has the focus is in the text, and whether one can see that it has it.
+FOCUS = """() => {
+    const e = document.activeElement, style = getComputedStyle(e);
+    const shown = style.outlineStyle !== 'none' || style.boxShadow !== 'none';
+    return [e.closest('main') ? 'main' : 'around', shown];
+}"""
+
+
+def test_a_long_equation_scrolls_in_its_place(book_page):
+    tab = book_page(PAGES[2], width=360, height=740)
+    for equation in tab.locator("div.math").all():
+        assert equation.evaluate("e => e.getBoundingClientRect().right <= innerWidth")
+        assert equation.evaluate("e => getComputedStyle(e).overflowX") == "auto"

@@ -74,6 +74,17 @@ def render(layout: Layout, options: argparse.Namespace) -> int:
     return 0
 
 
+def pdf(layout: Layout, options: argparse.Namespace) -> int:
+    """Build the book, print it, and print the PDF's path last."""
+    from th_utils.build.pdf import make_pdf
+
+    status = _build(layout, ["book"], options)
+    if status == 0 and not options.dry_run:
+        print("printing the book", file=sys.stderr)
+        print(make_pdf(layout))
+    return status
+
+
 def rerun(layout: Layout, options: argparse.Namespace) -> int:
     """Run chapters, each alone, from a wheel in a new environment."""
     from th_utils.build.rerun import rerun
@@ -123,6 +134,7 @@ COMMANDS = (
     record,
     model,
     render,
+    pdf,
     rerun,
     clear_cache,
     name_figures,

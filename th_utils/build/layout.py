@@ -52,6 +52,10 @@ class Layout:
         return self.base / "html" / self.folder
 
     @property
+    def pdf(self) -> Path:
+        return self.base / "pdf" / f"{self.folder}.pdf"
+
+    @property
     def logs(self) -> Path:
         return self.base / "logs" / self.folder
 

@@ -1,14 +1,18 @@
 """A Sphinx extension: mathematics as MathML, made when the book is built.
 
-A page needs neither a script nor a font for it. What the converter does not know is a warning, and
-so fails a strict build, instead of TeX in the middle of a sentence.
+A page needs no script for it. What the converter does not know is a warning, and so fails a strict
+build, instead of TeX in the middle of a sentence. A font with the measures of mathematics, which
+many machines lack, is cut out of a larger one and lies beside the style sheet.
 """
 
 from __future__ import annotations
 
 import re
+from importlib.resources import files
+from pathlib import Path
 
 from docutils import nodes
+from fontTools import subset
 from math_core import LatexError, LatexToMathML
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -19,6 +23,26 @@ LOG = logging.getLogger(__name__)
 # Local state: Sphinx counts the equations, the converter must not.
 CONVERTER = LatexToMathML(fancy_error=False)
 NUMBERED = re.compile(r"\\(begin|end)\{(align|equation|gather)\}")
+
+CLOSING = tuple(".,;:!?)]’”")
+FONT = "mathematics.woff"
+# Letters, accents, Greek, arrows, operators, delimiters; bold, italic and double-struck letters.
+CHARACTERS = (
+    (0x20, 0xFF),
+    (0x300, 0x33F),
+    (0x391, 0x3F6),
+    (0x2010, 0x2064),
+    (0x2100, 0x214F),
+    (0x2190, 0x21A6),
+    (0x21D0, 0x21D4),
+    (0x2200, 0x22FF),
+    (0x2308, 0x230B),
+    (0x23B4, 0x23DF),
+    (0x27E8, 0x27EB),
+    (0x1D400, 0x1D467),
+    (0x1D538, 0x1D56B),
+    (0x1D6A4, 0x1D6E1),
+)
 
 
 def mathml(tex: str, display: bool = False) -> str:
@@ -54,7 +78,10 @@ def _element(node: nodes.Element, tex: str, display: bool) -> str:
 
 def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
     translator.body.append(translator.starttag(node, "span", "", CLASS="math notranslate"))
-    translator.body.append(_element(node, node.astext(), False) + "</span>")
+    # A line may break after a formula, but not before the full stop that follows it.
+    after = node.next_node(nodes.Text, descend=False, siblings=True)
+    joined = "&#x2060;" if after is not None and after.astext()[:1] in CLOSING else ""
+    translator.body.append(_element(node, node.astext(), False) + f"{joined}</span>")
     raise nodes.SkipNode
 
 
@@ -72,7 +99,28 @@ def visit_display(translator: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def write_font(target: Path) -> None:
+    """Write STIX Two Math, reduced to `CHARACTERS`, as a font for the web."""
+    options = subset.Options(flavor="woff", layout_features=["*"], name_IDs=["*"], hinting=False)
+    options.notdef_outline = True
+    path = files("ziamath.fonts") / "STIXTwoMath-Regular.ttf"
+    font = subset.load_font(str(path), options)
+    cutter = subset.Subsetter(options)
+    cutter.populate(unicodes=[code for a, b in CHARACTERS for code in range(a, b + 1)])
+    cutter.subset(font)
+    # The licence stays in the font's own table of names.
+    font["head"].modified = font["head"].created
+    font.recalcTimestamp = False
+    subset.save_font(font, str(target), options)
+
+
+def _finish(app: Sphinx, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        write_font(Path(app.outdir) / "_static" / FONT)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the renderer `mathml`, which `_config.yml` chooses."""
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_display, None))
+    app.connect("build-finished", _finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

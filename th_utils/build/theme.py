@@ -5,9 +5,17 @@ Rules of style are in `book/_static/book.css`; here is what a style sheet cannot
 
 from __future__ import annotations
 
+import posixpath
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from PIL import Image, UnidentifiedImageError
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 
 # Code cells made executable in the page, which this book does not offer: two scripts that clash
 # with themselves, and the address of a third elsewhere.
@@ -21,6 +29,23 @@ MODE = """((root) => {
 })(document.documentElement.dataset);"""
 # The lines of text below each result are fetched, which a browser refuses for a file on the disk.
 SEARCH = "DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = location.protocol !== 'file:';"
+IMAGE = re.compile(r"<img\b[^>]*>")
+PIXELS = re.compile(r'\s*style="width: ([0-9.]+)px; height: ([0-9.]+)px;"')
+SOURCE = re.compile(r'\bsrc="([^"]+)"')
+
+
+class NamedFigures(SphinxTransform):
+    """The permanent name of every figure in the index, where the search looks for it too."""
+
+    default_priority = 850
+
+    def apply(self, **options: Any) -> None:
+        for figure in list(self.document.findall(nodes.figure)):
+            names = [name for name in figure["ids"] if name.startswith("fig-")]
+            entries = [("single", name, name, "", None) for name in names]
+            if entries:
+                index = addnodes.index(entries=entries)
+                figure.parent.insert(figure.parent.index(figure), index)
 
 
 def mend(
@@ -33,10 +58,13 @@ def mend(
         context["script_files"] = list(filter(is_wanted, unique(context["script_files"])))
         context["css_files"] = list(filter(is_wanted, unique(context["css_files"])))
     if "body" in context:
-        # docutils lists references as a list without list items.
-        context["body"] = context["body"].replace(
-            '<div role="list" class="citation-list">', '<div class="citation-list">'
-        )
+
+        def size_of(address: str) -> tuple[int, int] | None:
+            return size(source(app, pagename, address))
+
+        # docutils lists references with a role that has gone out of use.
+        body = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        context["body"] = IMAGE.sub(lambda found: image(found[0], size_of), body)
 
 
 def is_wanted(asset: Any) -> bool:
@@ -57,8 +85,46 @@ def unique(assets: list[Any]) -> list[Any]:
     return kept
 
 
+def image(tag: str, size_of: Callable[[str], tuple[int, int] | None]) -> str:
+    """Give an `<img>` its width and height, so that nothing moves, and have it loaded when seen.
+
+    >>> image('<img alt="" src="a.png">', lambda source: (4, 3))
+    '<img width="4" height="3" loading="lazy" alt="" src="a.png">'
+    """
+    said = PIXELS.search(tag)
+    tag = PIXELS.sub("", tag)
+    wanted = (round(float(said[1])), round(float(said[2]))) if said else None
+    if wanted is None and "width=" not in tag and (address := SOURCE.search(tag)):
+        wanted = size_of(address[1])
+    added = f' width="{wanted[0]}" height="{wanted[1]}"' if wanted else ""
+    if "loading=" not in tag:
+        added += ' loading="lazy"'
+    return f"<img{added}{tag[4:]}"
+
+
+def source(app: Sphinx, pagename: str, address: str) -> Path | None:
+    """The file behind an image's address on a page; None where there is none."""
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(pagename), address))
+    made = {f"_images/{name}": key for key, name in app.builder.images.items()}
+    if path in made:
+        return Path(app.srcdir, made[path])
+    for folder in app.config.html_extra_path:
+        if (file := Path(app.confdir, folder, path)).is_file():
+            return file
+    return next(filter(Path.is_file, [Path(app.srcdir, path)]), None)
+
+
+def size(file: Path | None) -> tuple[int, int] | None:
+    """Width and height of a picture in pixels; None for what has none, such as a drawing."""
+    try:
+        return Image.open(file).size if file else None
+    except UnidentifiedImageError:
+        return None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to the making of pages, after the theme."""
+    app.add_transform(NamedFigures)
     app.add_js_file(None, body=MODE, priority=100)
     app.add_js_file(None, body=SEARCH, priority=300)
     app.connect("html-page-context", mend, priority=900)
