@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
 from th_utils.build import notebooks
-from th_utils.build.layout import DEFAULT_EDITION, DEFAULT_SIZE, Layout, find_root
+from th_utils.build.layout import DEFAULT_EDITION, DEFAULT_SIZE, SIZES, Layout, find_root
 from th_utils.build.repository import address
 
 LAYOUT = Layout(find_root())
 SETUP = """\
 try:
-    import th_utils
+    from th_utils.setup import ready
 except ModuleNotFoundError:
     %pip install --quiet "talking-heads-companion @ git+{address}"
-from th_utils.chapter import Chapter"""
+    from th_utils.setup import ready
+Chapter = ready()"""
 
 chapters = pytest.mark.parametrize("name", LAYOUT.chapters())
 
@@ -47,6 +49,35 @@ def test_parameters_are_typed_commented_literals(name):
     assert found["edition"] == DEFAULT_EDITION
     assert found["size"] == DEFAULT_SIZE
     assert {"seed", "device"} <= set(found)
+
+
+@chapters
+def test_help_reads_like_a_manual(name):
+    """What `papermill --help-notebook` says: type, default, and which values there are."""
+    from papermill import inspect_notebook
+
+    said = inspect_notebook(str(LAYOUT.source(name)))
+    for parameter, entry in said.items():
+        text = entry["help"]
+        assert entry["inferred_type_name"] in ("str", "int", "float"), parameter
+        assert len(text) >= 20, f"{parameter}: {text}"
+        if "by convention" in text:  # it changes nothing in this chapter
+            continue
+        if entry["inferred_type_name"] in ("int", "float"):
+            limits = re.search(r"\d+ to \d+|\d or more|above \d|0 otherwise", text)
+            assert limits, f"{parameter} does not say between what it lies: {text}"
+    assert all(choice in said["size"]["help"] for choice in SIZES)
+    assert re.search(r"cpu|by convention", said["device"]["help"], re.IGNORECASE)
+
+
+def test_common_parameters_are_explained_alike():
+    """Two chapters do not say different things of the same parameter, where they mean the same."""
+    from papermill import inspect_notebook
+
+    said = [inspect_notebook(str(LAYOUT.source(name))) for name in LAYOUT.chapters()]
+    texts = [entry["edition"]["help"] for entry in said]
+    usual = [text for text in texts if "by convention" not in text]
+    assert len(set(usual)) == 1 and len(usual) >= len(texts) - 1
 
 
 @chapters
