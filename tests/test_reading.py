@@ -93,3 +93,15 @@ def test_a_caption_begins_with_its_message(name):
         first = re.split(r"(?<=[.?])\s", caption)[0].strip("*")
         assert 4 <= len(first.split()) <= 45, first
         assert not re.match(r"(Plot|Figure|Graph|Histogram|Scatter|Table|Panel)\b", first), first
+
+
+def test_the_changelog_has_the_version_and_what_is_to_come():
+    from th_utils import __version__
+
+    text = (LAYOUT.root / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    released = [re.fullmatch(r"(\d+\.\d+\.\d+) \(\d{4}-\d\d-\d\d\)", one) for one in headings[1:]]
+    assert all(released), "a release is headed `1.2.3 (2026-01-31)`"
+    newest = text.split("\n## ")[1]
+    assert __version__ in [one[1] for one in released] or __version__ in newest

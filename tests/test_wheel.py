@@ -41,3 +41,5 @@ def test_an_installed_wheel_finds_its_data(tmp_path):
         digest(closure_of_module(MODULE)),  # the same sources, so the same results
     ]
     assert not (tmp_path / "lib" / "conftest.py").exists()
+    for name in ("py.typed", "talking_heads.mplstyle"):
+        assert (tmp_path / "lib" / "th_utils" / name).is_file()
