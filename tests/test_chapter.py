@@ -175,6 +175,17 @@ def test_figure_is_drawn_from_what_was_saved(chapter, world):
     ]  # fmt: skip
 
 
+def test_a_table_is_saved_where_figures_have_theirs_and_shows_nothing(chapter, world, capsys):
+    paths = chapter.table("explore-a", {"x": [1, 2]})
+    folder = world / "out" / "results" / "gpt2"
+    assert paths == {kind: folder / f"explore-a.{kind}" for kind in ("json", "csv")}
+    saved = results.load_table("explore-a", folder=folder)
+    assert saved.columns == {"x": [1, 2]} and saved.provenance == chapter.provenance
+    assert capsys.readouterr().out == ""
+    with pytest.raises(CompanionError, match="cannot name"):
+        chapter.table("../a", {"x": [1]})
+
+
 def test_a_recorded_table_keeps_its_edition(chapter, monkeypatch):
     marks = []
     monkeypatch.setattr("th_utils.chapter.show", lambda data, text, mark: marks.append(mark))

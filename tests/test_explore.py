@@ -315,7 +315,7 @@ def test_the_map_is_filtered_by_kind_and_score(opened):
 
 
 def turned(tab) -> dict:
-    return tab.evaluate("document.querySelector('.explore-cube')._fullLayout.scene.camera.eye")
+    return tab.evaluate("document.querySelector('.explore-cube').layout.scene.camera.eye")
 
 
 @pytest.mark.chromium
@@ -336,13 +336,14 @@ def test_the_cube_is_turned_by_keys_and_by_hand(opened):
     tab.wait_for_timeout(200)
     assert turned(tab) == pytest.approx(first)
     cube.scroll_into_view_if_needed()
-    box = cube.bounding_box()
+    box, turn = cube.bounding_box(), cube.get_attribute("data-turn")
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     tab.mouse.move(*middle)
     tab.mouse.down()
     tab.mouse.move(middle[0] + 80, middle[1], steps=8)
     tab.mouse.up()
-    tab.wait_for_timeout(200)
+    # The library says so when the hand has let go.
+    tab.wait_for_function(f"document.querySelector('.explore-cube').dataset.turn !== '{turn}'")
     by_hand = turned(tab)
     assert by_hand["x"] != pytest.approx(first["x"], abs=0.05)
     cube.focus()

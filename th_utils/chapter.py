@@ -11,6 +11,7 @@ import base64
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from th_utils import claims, figures, results
@@ -166,6 +167,21 @@ class Chapter:
         """Show a paragraph of Markdown; the book understands MyST roles in it too."""
         show({"text/markdown": text}, text, {})
 
+    def table(self, id: str, table: Any) -> dict[str, Path]:
+        """Save a table and show nothing, such as one that the book's readers explore by hand.
+
+        Args:
+            id: permanent name, lower case with hyphens.
+            table: the numbers, see `th_utils.results.as_results`; recorded ones keep their
+                provenance.
+
+        Returns:
+            the files by kind, see `th_utils.results.save_table`.
+        """
+        provenance = getattr(table, "provenance", None) or self.provenance
+        folder = output_dir() / "results" / edition_folder(self.edition)
+        return results.save_table(table, results.check_name(id), provenance, folder)
+
     def figure(
         self,
         id: str,
@@ -184,21 +200,18 @@ class Chapter:
             caption, alt: where they depend on what was measured; else they are in the cell's
                 metadata.
         """
-        folder = edition_folder(self.edition)
         base = output_dir()
-        provenance = getattr(table, "provenance", None) or self.provenance  # recorded ones keep it
-        tables = results.save_table(
-            table, results.check_name(id), provenance, base / "results" / folder
-        )
+        tables = self.table(id, table)
+        saved = results.read_table(tables["json"])
         with figures.style():
-            drawn = draw(results.read_table(tables["json"]))
-        files = figures.save(drawn, base / "figures" / folder / id)
+            drawn = draw(saved)
+        files = figures.save(drawn, base / "figures" / edition_folder(self.edition) / id)
         figures.close(drawn)
         width, height = (round(inches * 100) for inches in drawn.get_size_inches())
         said = {"caption": caption, "alt": alt}
         record = {
             "id": id,
-            "edition": provenance.edition,
+            "edition": saved.provenance.edition,
             "files": sorted(
                 path.relative_to(base).as_posix() for path in [*files.values(), *tables.values()]
             ),

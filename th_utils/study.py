@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from th_utils import blind, composition, corrections, survey
@@ -52,6 +53,7 @@ class Findings:
     strongest: Table
     agreement: float | None  # rank correlation of the two effects, where both were measured
     claims: dict[str, Interval]
+    effect: Float[Tensor, " pair"]  # of every pair, on indirect objects
 
 
 def findings(found: KindSurvey, scan: Scan, roles: Roles, known: Table, *, seed: int) -> Findings:
@@ -83,6 +85,7 @@ def findings(found: KindSurvey, scan: Scan, roles: Roles, known: Table, *, seed:
         strongest=strongest_table(found, roles, IOI),
         agreement=agreement,
         claims=_claims(found, chosen, precision, resampled) if IOI in resampled else {},
+        effect=other.effect,
     )
 
 
