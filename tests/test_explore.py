@@ -396,6 +396,7 @@ def test_the_page_in_the_book(book_page, page):
     """The book of the committed notebooks has the picture; one of a run, the figure as well."""
     tab = book_page(f"book/explore_{page.name}.html")
     picture = tab.locator("main img").first
-    assert picture.evaluate("image => image.naturalWidth") > 300
+    picture.scroll_into_view_if_needed()
+    assert picture.evaluate("async image => (await image.decode(), image.naturalWidth)") > 300
     button = tab.get_by_role("button", name=page.button)
     assert button.count() == 1 or tab.get_by_text("make book").count() == 1
