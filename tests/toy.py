@@ -95,7 +95,7 @@ def make(root: Path, slow: float = 0.0) -> Path:
         "- caption: Reference\n  chapters:\n  - file: book/claims\n  - file: book/figures\n"
         "  - file: book/models\n"
     )
-    (root / "book").mkdir()
+    shutil.copytree(ROOT / "book" / "_static", root / "book" / "_static")
     (root / "book" / "references.bib").write_text("")
     (root / "book" / "index.md").write_text("# Welcome\n\nSee {numref}`fig-alpha`.\n")
     for page in ("claims", "figures", "models"):
