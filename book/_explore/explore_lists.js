@@ -46,7 +46,7 @@ window.exploreFigures.lists = async (panel, data, say) => {
   panel.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
 
   // The eye on a sphere: angle about the vertical, height above the horizon.
-  const start = { turn: 0.9, rise: 0.35, far: panel.clientWidth < 500 ? 2.3 : 1.8 };
+  const start = { turn: 0.9, rise: 0.35, far: panel.clientWidth < 500 ? 2.3 : 2.0 };
   let eye = { ...start };
   const camera = () => ({
     eye: {
