@@ -124,7 +124,7 @@ def test_silent_components_are_left_out(scan):
 
 def test_less_is_kept_of_each_head_where_there_are_many(scan, monkeypatch):
     full = channel_map.channel_map(scan, some_roles())
-    monkeypatch.setattr(channel_map, "HEADS", LAYERS * HEADS / 4)
+    monkeypatch.setattr(channel_map, "MANY", LAYERS * HEADS / 4)
     less = channel_map.channel_map(scan, some_roles())
     assert less.meta["kept"] == {"read": 2, "felt": 1, "written": 3}
     assert rows(less) < rows(full)

@@ -25,7 +25,7 @@ from th_utils.roles import Roles
 READ = 8  # components kept of what each head could read, by score
 FELT = 4  # and by effect
 WRITTEN = 12  # of each head's components, those kept
-HEADS = 300  # in models with more heads than this fewer are kept of each
+MANY = 300  # in models with more heads than this fewer are kept of each
 TEXTS = {"score": 4, "z": 2, "effect": 5}  # decimals, of what is meant to be looked at
 
 
@@ -49,7 +49,7 @@ def channel_map(
     """
     effects = effects or {}
     pairs = Pairs(*scan.svd.S.shape)
-    less = min(1.0, HEADS / (pairs.layers * pairs.heads))
+    less = min(1.0, MANY / (pairs.layers * pairs.heads))
     kept = {
         name: max(1, round(n * less))
         for name, n in (("read", READ), ("felt", FELT), ("written", WRITTEN))

@@ -69,9 +69,7 @@ def ranks(results: Results) -> Figure:
         axes.set_xscale("log")
         axes.set_title(title.replace("\n", ", "), loc="left")
         axes.axvline(0.01, color="0.5", lw=0.8, ls=":")
-    grid[-1, 0].set_xlabel(
-        "place of the pair's best component among all before the reader"
-    )
+    grid[-1, 0].set_xlabel("place of the pair's best component among all before the reader")
     ticks = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1]
     grid[-1, 0].set_xticks(ticks, ["top 0.001%", "0.01%", "0.1%", "1%", "10%", "all"])
     return figure
