@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -86,7 +87,7 @@ class Site:
         """Roles and markers that were shown instead of being carried out."""
         found = []
         for _, name, soup in self._each():
-            article = soup.find("article") or soup
+            article = copy.copy(soup.find("article") or soup)  # other tests read the page too
             for code in article.find_all(["pre", "script", "code"]):
                 code.decompose()
             text = article.get_text(" ")

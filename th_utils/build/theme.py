@@ -29,8 +29,14 @@ MODE = """((root) => {
 })(document.documentElement.dataset);"""
 # The lines of text below each result are fetched, which a browser refuses for a file on the disk.
 SEARCH = "DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = location.protocol !== 'file:';"
+# The theme opens a telephone's navigation by the first button of its kind, which is in a header
+# that this book does not show.
+BUTTONS = """addEventListener('DOMContentLoaded', () => {
+  document.querySelectorAll('#pst-header .sidebar-toggle').forEach((button) => button.remove());
+});"""
 IMAGE = re.compile(r"<img\b[^>]*>")
 PIXELS = re.compile(r'\s*style="width: ([0-9.]+)px; height: ([0-9.]+)px;"')
+WIDTH = re.compile(r'\s*\bwidth="([0-9]+)(?:px)?"')
 SOURCE = re.compile(r'\bsrc="([^"]+)"')
 
 
@@ -90,12 +96,17 @@ def image(tag: str, size_of: Callable[[str], tuple[int, int] | None]) -> str:
 
     >>> image('<img alt="" src="a.png">', lambda source: (4, 3))
     '<img width="4" height="3" loading="lazy" alt="" src="a.png">'
+    >>> image('<img src="a.png" width="8">', lambda source: (4, 3))
+    '<img width="8" height="6" loading="lazy" src="a.png">'
     """
     said = PIXELS.search(tag)
     tag = PIXELS.sub("", tag)
     wanted = (round(float(said[1])), round(float(said[2]))) if said else None
-    if wanted is None and "width=" not in tag and (address := SOURCE.search(tag)):
+    if wanted is None and "height=" not in tag and (address := SOURCE.search(tag)):
         wanted = size_of(address[1])
+        if wanted and (width := WIDTH.search(tag)):
+            wanted = (int(width[1]), round(int(width[1]) * wanted[1] / wanted[0]))
+            tag = WIDTH.sub("", tag)
     added = f' width="{wanted[0]}" height="{wanted[1]}"' if wanted else ""
     if "loading=" not in tag:
         added += ' loading="lazy"'
@@ -126,6 +137,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to the making of pages, after the theme."""
     app.add_transform(NamedFigures)
     app.add_js_file(None, body=MODE, priority=100)
+    app.add_js_file(None, body=BUTTONS, priority=100)
     app.add_js_file(None, body=SEARCH, priority=300)
     app.connect("html-page-context", mend, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
