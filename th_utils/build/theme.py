@@ -31,7 +31,7 @@ MODE = """((root) => {
 SEARCH = "DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = location.protocol !== 'file:';"
 # The theme opens a telephone's navigation by the first button of its kind, which is in a header
 # that this book does not show.
-BUTTONS = """addEventListener('DOMContentLoaded', () => {
+BUTTONS = """document.addEventListener('readystatechange', () => {
   document.querySelectorAll('#pst-header .sidebar-toggle').forEach((button) => button.remove());
 });"""
 IMAGE = re.compile(r"<img\b[^>]*>")
