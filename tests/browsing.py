@@ -15,9 +15,6 @@ from th_utils.build.browser import find
 
 # No server listens there: what is asked of this address comes from the book's folder.
 SERVED = "http://localhost:8080/"
-# Sphinx looks for the place of a result by its name as a selector, in which a dot means something
-# else; names of modules have dots. It then shows the page's beginning instead.
-HARMLESS = "Anchored content block not found. Sphinx search tries to obtain it"
 
 
 def executable() -> str:
@@ -83,7 +80,7 @@ class Reader:
         self.wrong.append(f"{what}: {text}")
 
     def _listen(self, message: Any) -> None:
-        if message.type in ("error", "warning") and not message.text.startswith(HARMLESS):
+        if message.type in ("error", "warning"):
             self._complain(f"console {message.type}", message.text)
 
     def _answer(self, route: Any) -> None:

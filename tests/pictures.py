@@ -14,9 +14,24 @@ from th_utils import figures
 Drawings = Mapping[str, Callable[[], Any]]
 
 
-def pictures(drawings: Drawings) -> dict[str, Callable]:
-    """One test a drawing, by name, since the plugin takes one picture of each test."""
-    return {f"test_{name.replace('-', '_')}_picture": _picture(name, drawings) for name in drawings}
+def pictures(drawings: Drawings, apart: float = 1) -> dict[str, Callable]:
+    """The tests of these drawings, for a module's globals.
+
+    One a drawing, by name, since the plugin takes one picture of each test; and one of the texts,
+    which may lie on each other by `apart` pixels across.
+    """
+    tests = {
+        f"test_{name.replace('-', '_')}_picture": _picture(name, drawings) for name in drawings
+    }
+
+    @pytest.mark.parametrize("name", drawings)
+    def test_texts(name):
+        figure, found = drawn(drawings[name])
+        check_sizes(found)
+        check_inside(figure, found)
+        check_apart(found, apart)
+
+    return tests | {"test_texts": test_texts}
 
 
 def _picture(name: str, drawings: Drawings) -> Callable:

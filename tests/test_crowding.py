@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+from made_up import made_up
 
 from th_utils import crowding
 from th_utils.errors import CompanionError
-from th_utils.recall import Recalled
-from th_utils.tasks import lists
 
 
 def cloud(centres, noise, n=4000, seed=0) -> np.ndarray:
@@ -66,18 +64,6 @@ def test_crowding_where_nothing_was_apart_is_no_crowding():
     assert found == (crowding.MOST,) * 3
     with pytest.raises(CompanionError, match="1 lists of 3 items"):
         crowding.discriminability(one[:1])
-
-
-def made_up(coordinates: np.ndarray) -> Recalled:
-    """A run with these coordinates, [list, place, axis]."""
-    n_lists, n, axes = coordinates.shape
-    ones = torch.zeros(n_lists * n, n, dtype=torch.long)
-    prompts = lists.ListPrompts(
-        tokens=ones, positions={}, items=ones, again=ones, answers=ones, target=ones[:, 0],
-        template=ones[:, 0], texts=("",) * (n_lists * n),
-    )  # fmt: skip
-    flat = torch.tensor(coordinates).reshape(n_lists * n, axes)
-    return Recalled(prompts, ones.float(), ones[:, 0] == 0, flat, ones.float())
 
 
 def test_coordinate_table():

@@ -6,8 +6,7 @@ import itertools
 
 import matplotlib.text
 import numpy as np
-import pytest
-from pictures import check_apart, check_inside, check_sizes, drawn, pictures
+from pictures import pictures
 
 from th_utils import figures
 from th_utils.plots import channels, circuit, components, planted
@@ -285,23 +284,6 @@ DRAWINGS = {
 
 
 globals().update(pictures(DRAWINGS))
-
-
-@pytest.fixture(scope="module", params=DRAWINGS)
-def drawing(request):
-    return drawn(DRAWINGS[request.param])
-
-
-def test_texts_are_large_enough(drawing):
-    check_sizes(drawing[1])
-
-
-def test_texts_lie_inside_the_figure(drawing):
-    check_inside(*drawing)
-
-
-def test_texts_do_not_lie_on_each_other(drawing):
-    check_apart(drawing[1])
 
 
 def test_heads_not_found_again_are_open():

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from pictures import check_apart, check_inside, check_sizes, drawn, pictures
+from pictures import pictures
 
 from th_utils.figures import PALETTE
 from th_utils.plots import blind
@@ -100,23 +100,6 @@ DRAWINGS = {
 }
 
 globals().update(pictures(DRAWINGS))
-
-
-@pytest.fixture(scope="module", params=DRAWINGS)
-def drawing(request):
-    return drawn(DRAWINGS[request.param])
-
-
-def test_texts_are_large_enough(drawing):
-    check_sizes(drawing[1])
-
-
-def test_texts_lie_inside_the_figure(drawing):
-    check_inside(*drawing)
-
-
-def test_texts_do_not_lie_on_each_other(drawing):
-    check_apart(drawing[1])
 
 
 def test_open_is_raw_and_filled_corrected():

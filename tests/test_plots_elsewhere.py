@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from pictures import check_apart, check_inside, check_sizes, drawn, pictures
+from pictures import pictures
 
 from th_utils.plots import elsewhere
 from th_utils.results import Results
@@ -61,14 +60,6 @@ DRAWINGS = {
     "elsewhere-width-one": lambda: elsewhere.width(widths(EDITIONS[:1])),
 }
 globals().update(pictures(DRAWINGS))
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_texts(name):
-    figure, found = drawn(DRAWINGS[name])
-    check_sizes(found)
-    check_inside(figure, found)
-    check_apart(found)
 
 
 def test_points_stand_where_the_pairs_do():

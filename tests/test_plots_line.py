@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import pytest
-from pictures import check_apart, check_inside, check_sizes, drawn, pictures
+from pictures import check_apart, drawn, pictures
 
 from th_utils.plots import line
 from th_utils.results import Results
@@ -68,14 +67,6 @@ DRAWINGS = {
 
 
 globals().update(pictures(DRAWINGS))
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_texts(name):
-    figure, found = drawn(DRAWINGS[name])
-    check_sizes(found)
-    check_inside(figure, found)
-    check_apart(found)
 
 
 def test_each_prompt_is_drawn_once_in_the_row_of_its_template():

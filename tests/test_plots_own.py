@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pictures import check_apart, check_inside, check_sizes, drawn, pictures
+from pictures import pictures
 
 from th_utils.plots import own
 from th_utils.results import Results
@@ -27,14 +27,6 @@ DRAWINGS = {
     "own-layers-few": lambda: own.layers(layers(3)),
 }
 globals().update(pictures(DRAWINGS))
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_texts(name):
-    figure, found = drawn(DRAWINGS[name])
-    check_sizes(found)
-    check_inside(figure, found)
-    check_apart(found)
 
 
 def test_cells_and_marks_are_where_the_layers_are():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pictures import check_apart, check_inside, check_sizes, drawn, pictures
+from pictures import pictures
 
 from th_utils.plots import recall
 from th_utils.results import Results
@@ -96,14 +96,6 @@ DRAWINGS = {
     "recall-shorter": lambda: recall.shorter(shorter()),
 }
 globals().update(pictures(DRAWINGS))
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_texts_can_be_read(name):
-    figure, found = drawn(DRAWINGS[name])
-    check_sizes(found)
-    check_inside(figure, found)
-    check_apart(found)
 
 
 def test_cells_have_the_colour_of_their_item_and_chosen_points_their_number():

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
-from pictures import check_apart, check_inside, check_sizes, drawn, pictures
+from pictures import pictures
 
 from th_utils.plots import wild
 from th_utils.results import Results
@@ -93,15 +93,8 @@ DRAWINGS = {
     "wild-examples": lambda: wild.examples(examples()),
 }
 
-globals().update(pictures(DRAWINGS))
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_texts(name):
-    figure, found = drawn(DRAWINGS[name])
-    check_sizes(found)
-    check_inside(figure, found)
-    check_apart(found, width=2)  # tokens of one text stand side by side
+# Tokens of one text stand side by side.
+globals().update(pictures(DRAWINGS, apart=2))
 
 
 def test_every_token_is_written_in_order_on_its_colour():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pictures import check_apart, check_inside, check_sizes, drawn, pictures
+from pictures import drawn, pictures
 
 from th_utils import figures
 from th_utils.plots import writers
@@ -71,14 +71,6 @@ DRAWINGS = {
 }
 
 globals().update(pictures(DRAWINGS))
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_texts(name):
-    figure, found = drawn(DRAWINGS[name])
-    check_sizes(found)
-    check_inside(figure, found)
-    check_apart(found)
 
 
 def test_chosen_components_are_coloured_and_named():

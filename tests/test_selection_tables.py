@@ -4,32 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+from made_up import GOOD, HALF, selection
 
 from th_utils import selection_tables
-from th_utils.index_space import Selection
-from th_utils.steering import Axes
-
-
-def selection(found, reported, dimensions=2, chosen=None) -> Selection:
-    found, reported = np.asarray(found, dtype=float), np.asarray(reported, dtype=float)
-    n = reported.shape[1]
-    names = tuple(f"axis {i}" for i in range(dimensions))
-    axes = Axes(((0, 1),) * dimensions, torch.eye(dimensions, 8), names)
-    return Selection(
-        axes=axes,
-        points=torch.arange(6.0 * dimensions).reshape(6, dimensions),
-        shares=torch.eye(6, n, dtype=torch.float64),
-        chosen=torch.arange(n) if chosen is None else torch.tensor(chosen),
-        found=found,
-        reported=reported,
-        attention=np.zeros(n),
-        reached=np.ones(n),
-    )
-
-
-HALF = [[1.0, 0.0], [0.5, 0.5]]
-GOOD = [[1.0, 0.8], [1.0, 0.8]]
 
 
 def test_point_table():

@@ -28,7 +28,14 @@ MODE = """((root) => {
   root.theme = root.mode !== 'auto' ? root.mode : dark ? 'dark' : 'light';
 })(document.documentElement.dataset);"""
 # The lines of text below each result are fetched, which a browser refuses for a file on the disk.
-SEARCH = "DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = location.protocol !== 'file:';"
+# Otherwise a result's place is looked for by its name as a selector, in which the dots of a
+# module's name mean something else.
+SEARCH = """DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = location.protocol !== 'file:';
+document.addEventListener('DOMContentLoaded', () => {
+  if (typeof Search === 'undefined') return;
+  const text = Search.htmlToText;
+  Search.htmlToText = (page, place) => text(page, place && '#' + CSS.escape(place.slice(1)));
+});"""
 # The theme opens a telephone's navigation by the first button of its kind, which is in a header
 # that this book does not show.
 BUTTONS = """document.addEventListener('readystatechange', () => {

@@ -25,8 +25,8 @@ def finding(panels: Results, removal: Results) -> Figure:
         axes.bar(k, values, color=colours, width=0.85)
         axes.axhline(0, color="0.2", lw=0.6)
         axes.annotate(
-            f"component {found.component}", (found.component, values[found.component]),
-            xytext=(6, 0), textcoords="offset points", va="top",
+            f"component {found.component}", (found.component + 0.45, values[found.component]),
+            xytext=(4, 0), textcoords="offset points", va="top",
             color=ink(PALETTE["inhibition"]), fontsize=9,
         )  # fmt: skip
         axes.set_xticks([])
