@@ -36,7 +36,7 @@ def executed(edition="gpt2", size="book"):
     )
     injected.metadata["tags"] = ["injected-parameters"]
     notebook.cells.insert(3, injected)
-    record = {"id": "fig-alpha", "caption": "New.", "alt": "A line."}
+    record = {"id": "fig-alpha", "message": "New.", "alt": "A line."}
     output = nbformat.v4.new_output(
         "display_data", {"image/png": "AAAA"}, metadata={"talking_heads": {"figure": record}}
     )
@@ -75,7 +75,7 @@ def test_for_book_shows_what_ran():
     assert "remove-cell" in by_id["injected-parameters"].metadata["tags"]
     assert 'size: str = "book"  # how much' in by_id["parameters"].source
     drawn = by_id["draw"].metadata["mystnb"]
-    assert drawn["figure"] == {"name": "fig-alpha", "caption": "New."}
+    assert drawn["figure"] == {"name": "fig-alpha", "caption": "**New.** Old."}
     assert drawn["image"] == {"alt": "A line."}
     assert by_id["line-fig-alpha"].source == "<p>fig-alpha</p>"
     assert "`gpt2`, size `book`; this run took 1 min 1 s" in by_id["title"].source

@@ -336,7 +336,7 @@ CELLS = [
     "    figure, axes = new_figure()\n"
     "    axes.plot(table['x'])\n"
     "    return figure",
-    "chapter.figure('fig-a', {{'x': [0, 1]}}, draw, caption='It $x$.', alt='A line.')",
+    "chapter.figure('fig-a', {{'x': [0, 1]}}, draw, message='It $x$.', alt='A line.')",
     "chapter.claim('{claim}', 2, note='So far.')",
     "chapter.say('See {{numref}}`fig-a`.')",
     "chapter.done()",
@@ -393,7 +393,7 @@ def test_figure_in_a_kernel(executed, tiny_gpt2):
     name = tiny_gpt2.name
     record = output["metadata"]["talking_heads"]["figure"]
     files = record.pop("files")
-    assert record == {"id": "fig-a", "edition": name, "caption": "It $x$.", "alt": "A line."}
+    assert record == {"id": "fig-a", "edition": name, "message": "It $x$.", "alt": "A line."}
     kinds = sorted(file.rpartition(".")[2] for file in files)
     assert kinds == ["csv", "json", "pdf", "png", "svg"]
     assert not any(file.startswith("/") for file in files)

@@ -90,12 +90,24 @@ def edges() -> Results:
     return Results(table(names, rows), dict(layers=30, heads=9))
 
 
+def reuse() -> Results:
+    tasks = ("indirect objects, to choose", "indirect objects", "lists", "random")
+    rows = [
+        (kind, one, other, (i + 1) / (j + 2))
+        for kind, n in (("Q", 4), ("K", 3), ("V", 3))
+        for (i, one), (j, other) in itertools.product(enumerate(tasks[:n]), repeat=2)
+        if i < j
+    ]
+    return Results(table(("kind", "task", "other", "share"), rows))
+
+
 DRAWINGS = {
     "blind-lift": lambda: blind.lift(lift()),
     "blind-corrections": lambda: blind.corrections(corrections()),
     "blind-calibration": lambda: blind.calibration(calibration()),
     "blind-known": lambda: blind.known(known(run=True)),
     "blind-known-weights": lambda: blind.known(known(run=False)),
+    "blind-reuse": lambda: blind.reuse(reuse()),
     "blind-edges": lambda: blind.edges(edges()),
 }
 
@@ -120,3 +132,10 @@ def test_edges_have_the_colour_of_the_role():
 
         colours = [to_hex(patch.get_edgecolor()) for patch in axes.patches]
         assert len(colours) == 20 and colours.count(PALETTE[role].lower()) == 4
+
+
+def test_reuse_is_written_where_task_and_other_meet():
+    axes = blind.reuse(reuse()).axes
+    said = {text.get_position(): text.get_text() for text in axes[0].texts}
+    assert said[(1, 0)] == "33" and said[(3, 2)] == "60"  # columns are the other task
+    assert len(axes[0].texts) == 6 and len(axes[1].texts) == 3  # no random tokens there

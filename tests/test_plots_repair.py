@@ -78,11 +78,26 @@ def places(known=(4, 7, 10)) -> Results:
     return Results(columns(("variant", "kind", "length", "place", "accuracy"), rows))
 
 
+def price() -> Results:
+    rng = np.random.default_rng(0)
+    rows = [
+        (measure, variant, kind, before := rng.normal(middle, 1), before + rng.normal(change, 0.1))
+        for measure, middle in (("loss on text, nats per token", 3), ("logit difference, nats", 5))
+        for variant, kind, change in (
+            ("weights edited", "weights", 0.3),
+            ("random edit", "control", 0.0),
+        )
+        for _ in range(12)
+    ]
+    return Results(columns(("measure", "variant", "kind", "before", "after"), rows))
+
+
 DRAWINGS = {
     "repair-gains": lambda: repair.gains(gains()),
     "repair-lengths": lambda: repair.lengths(lengths()),
     "repair-lengths-book": lambda: repair.lengths(lengths(tuple(range(4, 11)), crowded=True)),
     "repair-places": lambda: repair.places(places()),
+    "repair-price": lambda: repair.price(price()),
 }
 globals().update(pictures(DRAWINGS))
 
@@ -117,3 +132,13 @@ def test_each_place_has_its_accuracy():
     assert [len(panel.lines[0].get_xdata()) for panel in axes] == [4, 7, 10]
     drawn_values = [y for panel in axes for line in panel.lines for y in line.get_ydata()]
     assert sorted(drawn_values) == pytest.approx(sorted(100 * x for x in table["accuracy"]))
+
+
+def test_prices_stand_at_before_and_after_and_the_mean_change_is_written():
+    table = price()
+    axes = repair.price(table).axes[0]
+    said = np.array([table["before"], table["after"]]).T[:12]  # weights edited, first measure
+    (dots,) = (line for line in axes.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(dots.get_xydata(), said)
+    change = np.diff(said, axis=1).mean()
+    assert axes.texts[-1].get_text() == f"weights edited: {change:+.2f}"

@@ -165,9 +165,14 @@ def test_others(after, said):
 
 
 def test_reuse():
-    table = {"kind": ["Q", "Q"], "task": ["a", "b"], "other": ["b", "a"], "share": [0.91, 0.5]}
-    text = words.reuse([table])
-    assert "| queries | a |  | 91% |" in text and "| queries | b | 50% |  |" in text
+    table = {
+        "kind": ["Q", "Q", "K"],
+        "task": ["a", "b", "a"],
+        "other": ["b", "a", "b"],
+        "share": [0.91, 0.5, 1.0],
+    }
+    text = words.reuse(table)
+    assert "queries, 50% (b, hits on a) to 91% (a, hits on b); keys, always 100%" in text
 
 
 STRONGEST = {

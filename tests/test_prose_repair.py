@@ -140,6 +140,18 @@ def test_price():
     assert "in 100% before and 50% after, a change of -50 points" in text
 
 
+def test_prices_are_mean_changes():
+    table = dict(
+        measure=["loss", "loss", "names"],
+        variant=["edited", "edited", "random"],
+        before=[1.0, 2.0, 3.0],
+        after=[1.5, 2.25, 2.0],
+    )
+    assert words.prices(table) == (
+        "Mean change by the edit; loss, edited: +0.38; names, random: -1.00."
+    )
+
+
 PLACES = {
     "variant": ["as it is", "as it is", "edited", "edited", "edited"],
     "length": [2, 2, 2, 2, 5],

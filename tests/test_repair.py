@@ -370,6 +370,23 @@ def test_price_on_names(bridge, svd):
     np.testing.assert_allclose(right.after, ioi.pair_means((after.argmax(-1) == prompts.io) * 1.0))
 
 
+def test_price_table_has_a_row_for_each_measurement():
+    one, two = (
+        text_loss.Price(np.array([1.0, 2.0]), np.array([3.0, 5.0])),
+        text_loss.Price(np.array([7.0]), np.array([6.0])),
+    )
+    table = text_loss.price_table(
+        {"a": ("weights", {"m": one, "n": two}), "b": ("control", {"n": two})}
+    )
+    assert table == {
+        "measure": ["m", "m", "n", "n"],
+        "variant": ["a", "a", "a", "b"],
+        "kind": ["weights"] * 3 + ["control"],
+        "before": [1.0, 2.0, 7.0, 7.0],
+        "after": [3.0, 5.0, 6.0, 6.0],
+    }
+
+
 # --- compared
 
 

@@ -34,7 +34,7 @@ figure, axes = plt.subplots(figsize=(2, 1))
 axes.plot([0, 1])
 figure.savefig(output / "figures" / edition / f"{{stem}}.png")
 plt.close(figure)
-record = {{"id": stem, "caption": f"The line on {{edition}}.", "alt": "A rising line."}}
+record = {{"id": stem, "message": f"The line on {{edition}}.", "alt": "A rising line."}}
 png = (output / "figures" / edition / f"{{stem}}.png").read_bytes()
 display(Image(data=png), metadata={{"talking_heads": {{"figure": record}}}})"""
 
@@ -65,7 +65,11 @@ def chapter(name: str, imports: str = "", slow: float = 0.0) -> nbformat.Noteboo
             f"        time.sleep({slow / 10})",
             id="wait",
         ),
-        new_code_cell(DRAW.format(name=name), id="draw"),
+        new_code_cell(
+            DRAW.format(name=name),
+            id="draw",
+            metadata={"mystnb": {"figure": {"caption": "A line."}}},
+        ),
         new_code_cell(CLAIM.format(name=name), id="claim"),
     ]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}

@@ -188,8 +188,8 @@ class Chapter:
         table: Any,
         draw: Callable[[results.Results], Any],
         *,
-        caption: str | None = None,
-        alt: str | None = None,
+        message: str,
+        alt: str,
     ) -> None:
         """Save a table, draw a figure from the saved file, save it and show it.
 
@@ -197,8 +197,9 @@ class Chapter:
             id: permanent name, lower case with hyphens.
             table: the numbers, see `th_utils.results.as_results`.
             draw: makes a matplotlib figure of `Results`; it sees what the file says, no more.
-            caption, alt: where they depend on what was measured; else they are in the cell's
-                metadata.
+            message: what the figure shows, in one sentence with what was measured; the caption
+                begins with it. How to read the figure is in the cell's metadata.
+            alt: the same for who cannot see the figure, and longer.
         """
         base = output_dir()
         tables = self.table(id, table)
@@ -208,14 +209,15 @@ class Chapter:
         files = figures.save(drawn, base / "figures" / edition_folder(self.edition) / id)
         figures.close(drawn)
         width, height = (round(inches * 100) for inches in drawn.get_size_inches())
-        said = {"caption": caption, "alt": alt}
         record = {
             "id": id,
             "edition": saved.provenance.edition,
+            "message": message,
+            "alt": alt,
             "files": sorted(
                 path.relative_to(base).as_posix() for path in [*files.values(), *tables.values()]
             ),
-        } | {name: text for name, text in said.items() if text is not None}
+        }
         png = base64.b64encode(files["png"].read_bytes()).decode("ascii")
         show(
             {"image/png": png, "text/plain": f"<figure {id}>"},

@@ -200,6 +200,7 @@ def tables(study: dict[str, Findings], known: Table, *, layers: int, heads: int)
         "corrections": Results(query.corrections, said),
         "calibration": Results(joined("calibration")),
         "order": joined("order"),
+        "reuse": Results(joined("reuse")),
         "known": Results(known | beside),
         "map": Results(joined("map"), dict(layers=layers, heads=heads)),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,3 +56,25 @@ def on_names(
         Price(*(ioi.pair_means(run.logit_difference) for run in runs)),
         Price(*(ioi.pair_means(run.correct.double()) for run in runs)),
     )
+
+
+def price_table(
+    prices: Mapping[str, tuple[str, Mapping[str, Price]]],
+) -> dict[str, list]:
+    """Each measurement of each edit.
+
+    Args:
+        prices: kind ("weights" or "control"), and measurements by what was measured, for each edit
+            by name.
+
+    Returns:
+        Columns: measure, variant, kind, before, after; one row to a text or pair of prompts.
+    """
+    rows = [
+        (measure, variant, kind, float(before), float(after))
+        for variant, (kind, measured) in prices.items()
+        for measure, price in measured.items()
+        for before, after in zip(*price, strict=True)
+    ]
+    names = ("measure", "variant", "kind", "before", "after")
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}

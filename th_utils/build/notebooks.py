@@ -218,13 +218,11 @@ def _one_figure_each(cell: Any) -> list[Any]:
 
 
 def _words(cell: Any, record: dict) -> dict[str, str]:
-    """Caption and alternative text of a figure: the run's own, else those of its cell."""
-    mystnb = cell.metadata.get("mystnb", {})
-    caption = record.get("caption") or mystnb.get("figure", {}).get("caption")
-    alt = record.get("alt") or mystnb.get("image", {}).get("alt")
-    if not caption or not alt:
-        raise CompanionError(f"figure {record['id']} has no caption or no alt text")
-    return {"caption": caption, "alt": alt}
+    """Caption and alternative text: what the run found, and how the cell explains the figure."""
+    figure = cell.metadata.get("mystnb", {}).get("figure", {})
+    if not figure.get("caption") or not record.get("message") or not record.get("alt"):
+        raise CompanionError(f"figure {record['id']} has no caption, no message or no alt text")
+    return {"caption": f"**{record['message']}** {figure['caption']}", "alt": record["alt"]}
 
 
 def _label_figure(cell: Any) -> dict | None:

@@ -149,3 +149,29 @@ def places(results: Results) -> Figure:
             color=ink(COLOURS[kind]),
         )
     return figure
+
+
+def price(results: Results) -> Figure:
+    """Each text and pair of prompts without an edit and with it, a panel for each measurement."""
+    c = results.columns
+    measures, variants = (list(dict.fromkeys(c[name])) for name in ("measure", "variant"))
+    figure, grid = new_figure((WIDE, 3.4), columns=len(measures), squeeze=False)
+    for axes, measure in zip(grid[0], measures, strict=True):
+        at = [i for i, name in enumerate(c["measure"]) if name == measure]
+        values = [c[end][i] for end in ("before", "after") for i in at]
+        margin = 0.06 * (max(values) - min(values))
+        ends = (min(values) - margin, max(values) + margin)
+        axes.plot(ends, ends, color="0.6", lw=0.8, zorder=0)
+        # the first is drawn last: it is what the figure is about
+        for k, variant in reversed(list(enumerate(variants))):
+            rows = [i for i in at if c["variant"][i] == variant]
+            before, after = (np.array([c[end][i] for i in rows]) for end in ("before", "after"))
+            colour = COLOURS[c["kind"][rows[0]]]
+            axes.plot(before, after, "os"[k % 2], ms=4, mfc="none" if k else colour, color=colour)
+            axes.text(
+                0.03, 0.97 - 0.075 * k, f"{variant}: {(after - before).mean():+.2f}",
+                transform=axes.transAxes, va="top", fontsize=8, color=ink(colour),
+            )  # fmt: skip
+        axes.set(xlim=ends, ylim=ends, aspect="equal", title=measure, xlabel="as it is")
+    grid[0, 0].set_ylabel("edited")
+    return figure

@@ -209,19 +209,21 @@ def others(chosen: dict[str, str], table: dict[str, list], task: str) -> str:
     return "Chosen in the same way were " + ", and ".join(parts) + "." if parts else ""
 
 
-def reuse(tables: Sequence[dict[str, list]]) -> str:
-    """The strongest channels of each task in the others, for queries and the rest, as a table."""
-    tasks = list(dict.fromkeys(task for table in tables for task in table["task"]))
-    lines = [
-        "| type | strongest 100 on | " + " | ".join(f"hits on {t}" for t in tasks) + " |",
-        "| --- | --- |" + " --- |" * len(tasks),
-    ]
-    for table in tables:
-        for task in dict.fromkeys(table["task"]):
-            share = {row["other"]: row["share"] for row in rows(table, task=task)}
-            cells = [f"{share[t]:.0%}" if t in share else "" for t in tasks]
-            lines.append(f"| {KINDS[table['kind'][0]]} | {task} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def reuse(table: dict[str, list]) -> str:
+    """How much of the strongest channels of one task is strong in another, by kind."""
+    parts = []
+    for kind in dict.fromkeys(table["kind"]):
+        found = sorted(rows(table, kind=kind), key=lambda row: row["share"])
+        low, high = found[0], found[-1]
+        if low["share"] == high["share"]:
+            parts.append(f"{KINDS[kind]}, always {low['share']:.0%}")
+            continue
+        ends = [f"{r['share']:.0%} ({r['task']}, hits on {r['other']})" for r in (low, high)]
+        parts.append(f"{KINDS[kind]}, {ends[0]} to {ends[1]}")
+    return (
+        "Of the hundred strongest channels on one task, so many are hits on another: "
+        + "; ".join(parts)
+    )
 
 
 def strongest(tables: Sequence[dict[str, list]]) -> str:

@@ -170,6 +170,16 @@ def price(
     )
 
 
+def prices(table: dict[str, list]) -> str:
+    """What each edit changes in the mean, by measurement."""
+    change: dict[tuple[str, str], list[float]] = {}
+    rows = zip(table["measure"], table["variant"], table["before"], table["after"], strict=True)
+    for measure, variant, before, after in rows:
+        change.setdefault((measure, variant), []).append(after - before)
+    parts = [f"{m}, {v}: {np.mean(moved):+.2f}" for (m, v), moved in change.items()]
+    return "Mean change by the edit; " + "; ".join(parts) + "."
+
+
 def places(table: dict[str, list], length: int) -> str:
     """At which places of lists of one length the model is right."""
     by: dict[str, dict[int, float]] = {}
