@@ -137,7 +137,7 @@ def test_a_chapter_that_cannot_run_says_so():
 def test_a_figure_needs_alt_text():
     notebook = executed()
     notebook.cells[-2].outputs[0].metadata["talking_heads"]["figure"]["alt"] = ""
-    with pytest.raises(CompanionError, match="fig-alpha has no caption or no alt text"):
+    with pytest.raises(CompanionError, match="fig-alpha has no caption, no message or no alt text"):
         notebooks.for_book(notebook, lambda record: "")
 
 

@@ -144,6 +144,7 @@ def version(name: str) -> str | None:
 
 
 def versions(names: list[str]) -> str:
+    """Names and installed versions of packages, as the setup cell prints them."""
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
