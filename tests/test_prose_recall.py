@@ -10,8 +10,10 @@ import torch
 
 from th_utils.bootstrap import Interval
 from th_utils.index_space import Selection
+from th_utils.prose import messages_06 as messages
 from th_utils.prose import recall
 from th_utils.recall import number_of_lists
+from th_utils.results import Results
 from th_utils.steering import Axes
 
 
@@ -204,3 +206,77 @@ def test_wide():
 def test_number_of_lists():
     assert [number_of_lists(n, 24) for n in (2, 3, 5, 10)] == [12, 8, 4, 4]
     assert all(number_of_lists(n, 64) % 4 == 0 for n in range(2, 21))
+
+
+def test_the_message_of_accuracy():
+    text = (
+        "The item left out is the top token in 61% of the prompts with lists of 3 items and in 5% "
+        "with lists of 10, where a guess among the items has 10%."
+    )
+    assert messages.accuracy(ACCURACY) == text
+    assert messages.accuracy(changed(ACCURACY, "mean", 0, 0.02)) == text.replace("61%", "2%")
+
+
+def test_the_message_of_places():
+    shown = Results(PLACES, {"shown": [2]})
+    assert messages.places(shown) == (
+        "The last item of a list and the first are recalled in 70% and 20% of the prompts with 2 "
+        "items."
+    )
+    longer = {name: [*column, column[3]] for name, column in PLACES.items()}
+    longer = changed(changed(longer, "place", 5, 3), "mean", 5, 0.4)
+    assert messages.places(Results(longer, {"shown": [2, 3]})).endswith(
+        "in 70% and 20% of the prompts with 2 items and 40% and 90% with 3."
+    )
+
+
+def test_the_message_of_coordinates():
+    rows = [(n, place, axis) for n in (3, 6, 10) for place in range(1, n + 1) for axis in (1, 2)]
+    length, place, axis = (list(column) for column in zip(*rows, strict=True))
+    mean = [(1 if k == 1 else -n) * p * 12 / (n - 1) for n, p, k in rows]
+    names = ["9.1.0" if k == 1 else "9.1.4" for k in axis]
+    table = dict(length=length, place=place, axis=axis, name=names, mean=mean)
+    assert messages.coordinates(Results(table, {"shown": [3, 6]})) == (
+        "The places of lists of 6 span 100% of the range of lists of 3 along inhibition coordinate "
+        "9.1.0 and 200% along 9.1.4."
+    )
+    wider = changed(table, "mean", rows.index((6, 6, 1)), 5.0)
+    text = messages.coordinates(Results(wider, {"shown": [3, 6]}))
+    assert "lists of 6 span 80% of" in text
+
+
+def test_the_message_of_crowding():
+    table = {"length": [2, 3, 3, 10], "d mean": [9.0, 1.66, 1.66, 0.31]}
+    assert messages.crowding(table) == (
+        "Neighbouring places lie 1.7 times their spread apart in lists of 3 items and 0.3 times in "
+        "lists of 10."
+    )
+
+
+def test_the_message_of_a_grid():
+    grid = {"length": [3] * 8, "item": [2] * 5 + [1] * 3}
+    assert messages.subspace(grid) == (
+        "Of 8 points of the grid, 62% make the main mover look most at item 2 of 3, none at item 3."
+    )
+    assert messages.subspace({**grid, "item": [1] * 8}).endswith("none at items 2 and 3.")
+    assert messages.subspace({**grid, "item": [1] * 5 + [3, 3, 2]}).endswith(
+        "look most at item 1 of 3, 12% at item 2, the fewest."
+    )
+
+
+def test_the_message_of_dimensions():
+    assert messages.dimensions(DIMENSIONS) == (
+        "Points in 1 and 3 inhibition coordinates select 40% and 60% of the places on lists held "
+        "out; with nothing set it is 25%."
+    )
+    random = {name: [*column, column[1]] for name, column in DIMENSIONS.items()}
+    random = changed(changed(random, "what", 3, "3 random"), "mean", 3, 0.31)
+    assert "held out, in 3 random directions 31%; with" in messages.dimensions(random)
+
+
+def test_the_message_of_shorter_lists():
+    table = {"length": [2, 5], "chance": [0.5, 0.2], "selected mean": [1.0, 0.36]}
+    assert messages.shorter(table) == (
+        "In lists of 2 and 5 items the points select 100% and 36% of the places, where chance is "
+        "50% and 20%."
+    )

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from th_utils.bootstrap import Interval
+from th_utils.prose import messages_07 as messages
 from th_utils.prose import repair as words
 from th_utils.repair_study import Option, Steering
 from th_utils.steering import Axes
+from th_utils.text_loss import Price, price_table
 
 
 @pytest.mark.parametrize(
@@ -140,15 +142,78 @@ def test_price():
     assert "in 100% before and 50% after, a change of -50 points" in text
 
 
-def test_prices_are_mean_changes():
-    table = dict(
-        measure=["loss", "loss", "names"],
-        variant=["edited", "edited", "random"],
-        before=[1.0, 2.0, 3.0],
-        after=[1.5, 2.25, 2.0],
+PRICES = price_table(
+    {
+        "weights edited": (
+            "weights",
+            {
+                "loss on text, nats per token": Price(np.array([1.0, 2.0]), np.array([1.5, 2.25])),
+                "logit difference, nats": Price(np.array([3.0]), np.array([2.0])),
+            },
+        ),
+        "random edit": (
+            "control",
+            {
+                "loss on text, nats per token": Price(np.array([1.0, 2.0]), np.array([0.996, 2.0])),
+                "logit difference, nats": Price(np.array([3.0]), np.array([3.25])),
+            },
+        ),
+    }
+)
+
+
+def test_prices_are_counted():
+    assert words.prices(PRICES) == (
+        "Higher with the edit than without it: loss on text, weights edited, 2 of 2; logit "
+        "difference, weights edited, 0 of 1; loss on text, random edit, 0 of 2; logit difference, "
+        "random edit, 1 of 1."
     )
-    assert words.prices(table) == (
-        "Mean change by the edit; loss, edited: +0.38; names, random: -1.00."
+
+
+def test_the_message_of_prices_has_mean_changes():
+    assert messages.prices(PRICES) == (
+        "On average the weight edit changes the loss on text by +0.38 nats per token (a random "
+        "edit by +0.00) and the logit difference by -1.00 nats (a random edit by +0.25)."
+    )
+
+
+def test_the_message_of_gains():
+    table = {
+        "variant": ["inhibition coordinates, place told", "natural points, place told",
+                    "random subspaces, place told", "not told: some rule", "weights of one",
+                    "weights of all", "weights, random components"],
+        "kind": ["steering", "control", "control", "unaided", "weights", "weights", "control"],
+        "mean": [0.121, 0.9, -0.034, -0.02, 0.25, 0.24, -0.002],
+    }  # fmt: skip
+    assert messages.gains(table) == (
+        "Told the place of the answer, steering changes accuracy by +12 points (random subspaces "
+        "by -3); not told, steering changes it by -2, edits of weights by +25 and +24 (of random "
+        "components by 0)."
+    )
+
+
+def test_the_message_of_lengths():
+    kinds = ["clean", "steering", "control", "unaided", "weights"]
+    table = {
+        "kind": [kind for kind in kinds for _ in range(3)],
+        "length": [4, 7, 10] * 5,
+        "mean": [0.48, 0.9, 0.08, 0.62, 0.9, 0.2, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.85, 0.9, 0.19],
+    }
+    assert messages.lengths(table) == (
+        "As it is, the model is right in 48% of the prompts with lists of 4 and in 8% with lists "
+        "of 10; steered with the place told, in 62% and 20%; with edited weights, in 85% and 19%."
+    )
+
+
+def test_the_message_of_places():
+    table = {
+        "kind": ["clean"] * 3 + ["steering"] * 2 + ["weights"] * 2,
+        "length": [2, 2, 5, 2, 2, 2, 2],
+        "accuracy": [0.0, 0.0, 0.0, 0.1, 0.0, 0.4, 0.2],
+    }
+    assert messages.places(table, 2) == (
+        "In lists of 2 the model as it is never names the item at 2 of the 2 places; steered with "
+        "the place told, at 1, and with edited weights at none."
     )
 
 

@@ -10,7 +10,9 @@ import torch
 from tables import changed, near
 
 from th_utils import width
+from th_utils.prose import messages_05 as messages
 from th_utils.prose import writers as words
+from th_utils.results import Results
 from th_utils.roles import ROLES, Roles
 from th_utils.width import Joint
 from th_utils.writer_effects import Channel, PairEffects
@@ -184,9 +186,10 @@ def test_width_before_the_softmax(two, verdict):
 
 
 def test_width_alt():
-    text = words.width_alt([joint("V"), joint("K", (0.2, 0.4, 0.85, 1.0))])
-    assert "V: two components 60% of the whole effect, four fifths with 3" in text
-    assert "K: two components 40% of the whole effect, four fifths with 3" in text
+    text = words.width_alt([joint("V"), joint("K", (0.2, 0.85, 0.85, 1.0))])
+    assert text == ("Four fifths of the whole effect take 3 by value and 2 by key, of each writer.")
+    text = words.width_alt([joint("Q", (0.9, 1.0, 1.0, 1.0))])
+    assert text == "Four fifths of the whole effect take 1 by query, of each writer."
 
 
 EVERYONE = {
@@ -233,3 +236,77 @@ def test_draws():
     other = replace(one, others=np.tile([0.0, -0.6, 0.12], (4, 1)))
     said = "The largest of 3 single draws does 0.50 of what the leading ones do."
     assert words.draws(other) == said
+
+
+def test_the_message_of_panels():
+    by_value = {"kind": "V", "random_level": 0.1}
+    assert messages.panels(Results(PANELS, by_value)) == (
+        "The component with the highest composition score has the largest effect in none of 2 "
+        "pairs of heads; the largest, of component 7.3.1, is 5.0% of the distance between the two "
+        "orders of names."
+    )
+    other = changed(PANELS, "effect", 1, 0.0823)
+    text = messages.panels(Results(other, {"kind": "K", "random_level": 0.1}))
+    assert "effect in 1 of 2 pairs of heads; the largest, of component 5.1.1, is 8.2 points" in text
+    assert text.endswith("points of attention.")
+    one = {name: column[:2] for name, column in other.items()}
+    assert "in 1 of 1 pair of heads;" in messages.panels(Results(one, by_value))
+    nothing = Results({**PANELS, "effect": [0.0, -0.1, -0.2, -0.3]}, by_value)
+    assert messages.panels(nothing) == (
+        "No component of these duplicate-token heads lowers what is watched when it is taken out "
+        "of the reader's value."
+    )
+
+
+def test_the_message_of_scores_alone():
+    scores = Results({**PANELS, "effect": [None] * 4}, {"kind": "V", "random_level": 0.1})
+    assert messages.panels(scores) == (
+        "Component 7.3.0 of a duplicate-token head has the highest composition score with the "
+        "value of an inhibition head: 0.30, 1.2 times the median of its head and 3.0 times a "
+        "random direction's."
+    )
+    other = changed({**PANELS, "effect": [None] * 4}, "composition", 1, 0.5)
+    text = messages.panels(Results(other, {"kind": "K", "random_level": 0.2}), "GPT-2 small")
+    assert text.startswith("In GPT-2 small, component 5.1.1 of a previous-token head has")
+    assert "the key of an induction head: 0.50, 1.7 times the median" in text
+    assert "2.5 times a random" in text
+
+
+def test_the_message_of_curves():
+    ordered = [joint("V"), joint("Q", (0.7, 0.9, 1.0, 1.0)), joint("K", (0.2, 0.4, 0.6, 1.0))]
+    text = messages.width(width.curves_table(ordered, seed=0))
+    assert text == (
+        "Of the effect of the writers' whole outputs, the two leading components of each carry 90% "
+        "in the mover's query, 60% in the inhibition head's value and 40% in induction heads' keys."
+    )
+    scores = joint("K", (0.1, 0.25, 0.6, 1.0))
+    text = messages.width(width.curves_table(ordered, seed=0, scores=scores))
+    assert text.endswith("and 40% in induction heads' keys (25% on attention scores).")
+    alone = messages.width(width.curves_table([joint("V")], seed=0))
+    assert alone.endswith("carry 60% in the inhibition head's value.")
+
+
+def test_the_message_of_removals():
+    table = {
+        "removed": ["nothing", "duplicate-token, leading two", "duplicate-token, all", "other"],
+        "inhibition mean": [0.472, 0.441, 0.386, 0.9],
+    }
+    assert messages.removal(table) == (
+        "Without all that duplicate-token heads write into the inhibition heads' values, the main "
+        "mover's inhibition score goes from 0.47 to 0.39; without their two leading components "
+        "alone, to 0.44."
+    )
+
+
+def test_the_message_of_everyone():
+    assert messages.everyone(EVERYONE) == (
+        "Without MLP 7, the two orders of names lie 60% closer in the value of head 20.0 "
+        "(duplicate-token head 14.3: 10%); without previous-token head 16.0, the attention of head "
+        "18.6 falls by 97%."
+    )
+    text = messages.everyone(changed(EVERYONE, "mean", 1, 0.7))
+    assert text.startswith("Without induction head 17.4, the two orders of names lie 70% closer")
+    text = messages.everyone(changed(EVERYONE, "role", 2, "other"))
+    assert "head 20.0 (no duplicate-token head is drawn);" in text
+    text = messages.everyone(changed(EVERYONE, "mean", 4, -0.1))
+    assert text.endswith("; no writer drawn for the key of head 18.6 lowers what is watched.")

@@ -171,13 +171,13 @@ def price(
 
 
 def prices(table: dict[str, list]) -> str:
-    """What each edit changes in the mean, by measurement."""
-    change: dict[tuple[str, str], list[float]] = {}
+    """How often what each edit changes is higher than before, by measurement."""
+    higher: dict[tuple[str, str], list[bool]] = {}
     rows = zip(table["measure"], table["variant"], table["before"], table["after"], strict=True)
     for measure, variant, before, after in rows:
-        change.setdefault((measure, variant), []).append(after - before)
-    parts = [f"{m}, {v}: {np.mean(moved):+.2f}" for (m, v), moved in change.items()]
-    return "Mean change by the edit; " + "; ".join(parts) + "."
+        higher.setdefault((measure.split(",")[0], variant), []).append(after > before)
+    parts = [f"{name}, {variant}, {sum(x)} of {len(x)}" for (name, variant), x in higher.items()]
+    return f"Higher with the edit than without it: {'; '.join(parts)}."
 
 
 def places(table: dict[str, list], length: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from th_utils.bootstrap import Interval
 from th_utils.prose.channels import rows
 from th_utils.prose.intervals import bracketed, ranged
+from th_utils.prose.recall import series
 from th_utils.roles import Head, Roles, label
 from th_utils.width import Joint, needed
 from th_utils.writer_effects import Channel
@@ -244,13 +245,10 @@ def draws(joint: Joint) -> str:
 
 
 def width_alt(joints: Sequence[Joint]) -> str:
-    """What the curves show, channel by channel."""
-    parts = [
-        f"{joint.kind}: two components {_share(joint.leading, joint.whole):.0%} of the whole "
-        f"effect, four fifths with {needed(joint, LEVELS[1])}"
-        for joint in joints
-    ]
-    return "Share of the whole effect by number of components of each writer; " + "; ".join(parts)
+    """How many components carry most of the effect, channel by channel."""
+    names = {"Q": "query"} | INPUT
+    parts = [f"{needed(joint, LEVELS[1])} by {names[joint.kind]}" for joint in joints]
+    return f"Four fifths of the whole effect take {series(parts)}, of each writer."
 
 
 def spread(table: dict[str, list]) -> str:
