@@ -527,6 +527,30 @@ def test_the_files_of_the_figure_are_there_to_take(project):
     assert "\n" not in figure["alt"] and "\n" not in figure["caption"]
 
 
+def test_the_caption_begins_with_what_was_found(table):
+    said = kernels.message(table)
+    (first, second) = said.removesuffix(".").split(", and ")
+    ratios = [x for x, side in zip(*(table.columns[n] for n in ("ratio", "side")), strict=True)
+              if side == "peer"]  # fmt: skip
+    least, most = (plots.significant(end(ratios), 2) for end in (min, max))
+    assert first == (
+        f"TransformerLens takes {least} to {most} times as long as our kernels for the same job"
+    )
+    assert re.fullmatch(r"ours take [\d.]+ to [\d.]+ times as long as the floor", second)
+    assert kernels.caption(table).startswith(f"**{said}** Seconds of processor time for")
+
+
+def test_the_message_without_peers_and_without_a_floor():
+    only = [turn("direct", "ours", 0.6, operations=1e9, bytes=1)]
+    rates = [turn("direct", "product", 1.0, operations=5e9), turn("direct", "copy", 1.0, bytes=9)]
+    alone = reduction.reduce([{"benchmarks": only}], MACHINE)
+    beside = reduction.reduce([{"benchmarks": [*only, *rates]}], MACHINE)
+    assert kernels.message(alone) == "Our kernels take 0.6 s a job."
+    assert kernels.message(beside) == "Our kernels take 3 times as long as the floor."
+    assert "floor" not in kernels.caption(alone).lower()
+    assert "circle" not in kernels.caption(alone) and "*Floor*" in kernels.caption(beside)
+
+
 def test_without_results_the_page_says_so(tmp_path):
     made = page(tmp_path)
     assert made["kernels_figure"] == made["kernels_table"] == kernels.MISSING

@@ -46,10 +46,23 @@ def test_picture():
 
 
 def test_the_message_follows_from_the_numbers():
-    for best, said in ((0, "is the one that"), (3, "is not the one that")):
+    for best, said in (
+        (
+            0,
+            "The weights single out component 2.1.0, and without it the mover's preference for the "
+            "right name falls by 0.50; without any other of the head's 4 components, by at most "
+            "0.03.",
+        ),
+        (
+            3,
+            "The weights single out component 2.1.3, but the mover's preference for the right name "
+            "falls most without another: by 0.50 without component 2.1.0, by -0.01 without "
+            "component 2.1.3.",
+        ),
+    ):
         found = words.leading(*example(best))
         text = words.caption(found, "x")
-        assert said in text.partition(".")[0]
+        assert words.message(found) == said and text.startswith(f"**{said}** 1: ")
         assert "0.15 instead of 0.45" in text and "it is 0.44" in text
         assert ("same one" in words.alt(found)) == (best == 0)
     assert found.n_removed == 4 and found.head == "2.1"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from th_utils.prose import blind as words
+from th_utils.prose import messages_09 as messages
 
 
 def changed(table: dict, column: str, row: int, value) -> dict:
@@ -247,3 +248,64 @@ def test_edges():
         "Drawn are the strongest pairs of heads: 2 for queries, 1 of them between known pairs; 1 "
         "for values, 0 of them between known pairs"
     )
+
+
+def test_lift_message():
+    assert messages.lift(LIFT, "indirect objects") == (
+        "Of the 100 highest composition scores of a type, 51% into queries and 41% into keys have "
+        "an effect in the strongest hundredth of all pairs; of the 5,000 highest, 22% and 19%."
+    )
+    text = messages.lift(changed(LIFT, "precision", 5, 0.02), "indirect objects")
+    assert "41% into keys" in text and text.endswith("22% and 2%.")
+    assert "77% into queries" in messages.lift(
+        changed(LIFT, "precision", 0, 0.77), "indirect objects"
+    )
+
+
+def test_calibration_message():
+    table = CALIBRATION | {"low": [0, 0.9999], "high": [0.2, 1]}
+    assert messages.calibration(table) == (
+        "From the lowest 20% of scores to the highest 0.01%, the mean effect goes from 0.35 to 15 "
+        "times that of all pairs for queries."
+    )
+    assert "from 4 to 15 times" in messages.calibration(changed(table, "effect", 0, 8.0))
+    both = {name: [*column, *column] for name, column in table.items()}
+    both = changed(both | {"kind": ["Q", "Q", "K", "K"]}, "effect", 3, 1.0)
+    assert messages.calibration(both).endswith("pairs for queries and 0.35 to 0.5 for keys.")
+
+
+def test_corrections_message():
+    table = correction_rows()
+    assert messages.corrections(table, "× all sizes", "lists") == (
+        "For queries on lists, correction takes the rank correlation of score and effect from 0.23 "
+        "to 0.64; the sizes alone, without the score, reach 0.62."
+    )
+    text = messages.corrections(changed(table, "correlation", 5, 0.7), "× norm", "lists")
+    assert "from 0.23 to 0.44" in text and text.endswith("reach 0.70.")
+
+
+def test_reuse_message():
+    table = {"kind": ["Q", "Q", "K", "K"], "share": [0.91, 0.5, 1.0, 1.0]}
+    assert messages.reuse(table) == (
+        "Of the hundred pairs with the largest effects on one task, 50% to 91% (queries) and 100% "
+        "(keys) are among the strongest hundredth on another."
+    )
+    assert "and 20% to 100% (keys)" in messages.reuse(changed(table, "share", 2, 0.2))
+
+
+def test_known_message():
+    assert messages.known(KNOWN) == (
+        "Of 2 known pairs of heads, 1 have a component in the highest hundredth of their reader's "
+        "scores."
+    )
+    assert messages.known(MORE).endswith("scores, and 2 in that of the corrected scores.")
+    assert "heads, 2 have" in messages.known(changed(KNOWN, "found", 1, True))
+
+
+def test_edges_message():
+    table = {"kind": ["Q", "Q", "V"], "role": ["inhibition", "other", "other"]}
+    assert messages.edges(table) == (
+        "Of the strongest channels that the search finds, 1 of 2 into queries and 0 of 1 into "
+        "values join heads of a known pair."
+    )
+    assert "2 of 2 into queries" in messages.edges(changed(table, "role", 1, "inhibition"))

@@ -73,3 +73,64 @@ def test_width_says_how_known_pairs_compare(known, said):
         "random": [0.11, 0.2], "high": [0.4, 0.7],
     }  # fmt: skip
     assert f"as senders 11% and 20%: the largest is {said}" in elsewhere.width(table)
+
+
+def test_claims_message():
+    assert elsewhere.claims_message(CLAIMS) == (
+        "Of the claims on weights, 2 of 3 hold on one and 1 of 2 on two; 1 of 2 get the same "
+        "verdict on both."
+    )
+    same = CLAIMS | {"verdict": ["holds", "holds", "fails", "fails", "holds"]}
+    assert elsewhere.claims_message(same).endswith("; 2 of 2 get the same verdict on both.")
+    third = {"edition": "three", "claim": "a", "verdict": "fails"}
+    more = {name: [*values, third[name]] for name, values in CLAIMS.items()}
+    assert elsewhere.claims_message(more).endswith(
+        "and 0 of 1 on three; 0 of 1 get the same verdict on all 3."
+    )
+    alone = {name: values[4:] for name, values in CLAIMS.items()}
+    assert elsewhere.claims_message(alone) == "Of the claims on weights, 1 of 1 hold on one."
+    nothing = {name: [] for name in CLAIMS}
+    assert elsewhere.claims_message(nothing) == "No claim on weights has been measured."
+
+
+RANKS = {
+    "edition": ["one", "one", "one", "two"],
+    "kind": ["Q", "Q", "V", "Q"],
+    "share": [0.001, 0.3, 0.005, 0.01],
+}
+OTHERS = {"edition": ["one", "one", "two"], "kind": ["Q", "V", "Q"], "middle": [0.12, 0.1, 0.005]}
+
+
+def test_ranks_message():
+    assert elsewhere.ranks_message(RANKS, OTHERS) == (
+        "Of known pairs, 2 of 3 on one and 1 of 1 on two have a component in their reader's "
+        "highest hundredth; the median pair is above other heads' in 1 of 3 rows."
+    )
+    higher = elsewhere.ranks_message(RANKS, OTHERS | {"middle": [0.2, 0.1, 0.02]})
+    assert higher.endswith("in 3 of 3 rows.")
+    lower = RANKS | {"share": [0.001, 0.3, 0.011, 0.01]}
+    assert "1 of 3 on one" in elsewhere.ranks_message(lower, OTHERS)
+
+
+WIDTH = {
+    "edition": ["one"] * 4,
+    "kind": ["Q", "Q", "V", "V"],
+    "components": [1, 2, 1, 2],
+    "known": [0.42, 0.6, 0.1, 0.9],
+    "random": [0.11, 0.2, 0.11, 0.2],
+    "high": [0.4, 0.7, 0.4, 0.7],
+}
+
+
+@pytest.mark.parametrize(
+    "known, said",
+    [
+        ([0.42, 0.6, 0.1, 0.9], "makes up 10% to 42% of"),
+        ([0.42, 0.6, 0.1, 0.9], "senders in 1 of 2, above their middle 95% in 1."),
+        ([0.39, 0.6, 0.12, 0.9], "senders in 2 of 2, above their middle 95% in none."),
+        ([0.1, 0.6, 0.1, 0.9], "senders in 0 of 2, above their middle 95% in none."),
+        ([0.1, 0.6, 0.1, 0.9], "makes up 10% of the known pairs' squared score, by panel"),
+    ],
+)
+def test_width_message(known, said):
+    assert said in elsewhere.width_message(WIDTH | {"known": known})

@@ -199,3 +199,76 @@ def test_examples():
         "Texts with tokens coloured by the component's coordinate: at a line end it is -8.0 and "
         "the head looks at fox; at `b it is +5.0 and the head looks at `b."
     )
+
+
+def test_coordinates_message():
+    activity = np.linspace(0, 10, 101).reshape(1, 101)
+    assert words.coordinates_message(activity, 27.86, "4.2.1") == (
+        "At none of 101 positions of text is the coordinate along component 4.2.1 as far from zero "
+        "as on the task's median prompt: at most 10.0, against 27.9."
+    )
+    assert words.coordinates_message(activity, 9.9, "4.2.1") == (
+        "At 2 of 101 positions of text (1.98%) the coordinate along component 4.2.1 is as far from "
+        "zero as on the task's median prompt (9.9) or farther."
+    )
+
+
+def test_where_message():
+    assert words.where_message(where(), ["of ours", "of others"]) == (
+        "The inhibition head looks at a token said before at 2% of the most active hundredth of "
+        "positions against 0% of all in text of ours and 17% against 15% in text of others."
+    )
+    assert "at 88% of the most" in words.where_message(
+        changed(where(), "share", 2, 0.88), ["of ours"]
+    )
+
+
+KINDS = {
+    "kind": ["all ours", "story", "news", "list"],
+    "texts": [9, 5, 4, 4],
+    "active": [0.01, 0.032, 0.004, 0.004],
+    "active low": [0.0, 0.006, 0.0, 0.001],
+    "active high": [0.02, 0.09, 0.005, 0.006],
+}
+
+
+def test_kinds_message():
+    assert words.kinds_message(KINDS) == (
+        "By kind of text, the component is active at 0.4% (news and list) to 3.2% (story) of "
+        "positions; the 95% intervals of least and most overlap."
+    )
+    apart = changed(KINDS, "active low", 1, 0.0061)
+    assert words.kinds_message(apart).endswith("of least and most do not overlap.")
+    assert "0.1% (list) to" in words.kinds_message(changed(KINDS, "active", 3, 0.001))
+    assert words.kinds_message(KINDS | {"active": [0.01, 0.02, 0.02, 0.02]}) == (
+        "The component is active at 2.0% of positions in every kind of text."
+    )
+    many = {name: [*column, *[column[-1]] * 2] for name, column in KINDS.items()}
+    assert "at 0.4% (4 kinds) to" in words.kinds_message(many)
+
+
+@pytest.mark.parametrize(
+    "ends, said",
+    [
+        ((0.0244, 0.002, 0.055), "rises by 0.024 (95% interval +0.002 to +0.055) without"),
+        ((-0.0244, -0.055, -0.002), "falls by 0.024 (95% interval -0.055 to -0.002) without"),
+        ((0.0244, -0.002, 0.055), "changes by +0.024 (95% interval -0.002 to +0.055) without"),
+    ],
+)
+def test_removal_message(ends, said):
+    table = copy.deepcopy(REMOVAL)
+    for end, value in zip(("", " low", " high"), ends, strict=True):
+        table[f"component rise{end}"][-1] = value
+    text = words.removal_message(table)
+    assert said in text
+    assert text.endswith("the component, and changes by -0.002 without random vectors.")
+    table["random rise"][-1] = -0.0001
+    assert "by +0.000 without random" in words.removal_message(table)
+
+
+def test_examples_message():
+    assert words.examples_message(EXAMPLES) == (
+        "At 1 of the 2 positions with a solid frame, removing the component makes the mover look "
+        "more at the token that the inhibition head looks at."
+    )
+    assert "At 2 of the 2" in words.examples_message(changed(EXAMPLES, "rise", 4, 0.01))

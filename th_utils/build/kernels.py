@@ -102,27 +102,45 @@ def _block(figure: dict[str, Any]) -> str:
 
 def caption(found: Results) -> str:
     """What the figure shows, its message first."""
-    rows = [row for rows in by_job(found) for row in rows]
-    ratios = [row["ratio"] for row in rows if row["side"] == "peer"]
-    above = [row["over_floor"] for row in rows if row["over_floor"] is not None]
-    text = f"{unit(found.meta).capitalize()} for the shape of GPT-2 small on {where(found.meta)}"
-    if ratios:
-        text = (
-            f"**TransformerLens takes {significant(min(ratios), 2)} to "
-            f"{significant(max(ratios), 2)} times as long as the kernels.** {text}"
+    sides = set(found.columns["side"])
+    text = (
+        f"**{message(found)}** {unit(found.meta).capitalize()} for the shape of GPT-2 small on "
+        f"{where(found.meta)}."
+    )
+    if sides - {None}:
+        text += " The number beside a circle says how many times as long as ours."
+    if any(x is not None for x in found.columns["floor_s"]):
+        text += (
+            " *Floor*: what the arithmetic alone would take, or the memory alone where that takes "
+            "longer."
         )
-    text += ". The number beside a circle says how many times as long as ours."
-    sides = {row["side"] for row in rows}
     if "dense" in sides:
         text += " *Dense*: the decomposition of the matrices themselves."
     if "singly" in sides:
         text += " Where TransformerLens has two circles, the second is one component at a time."
-    if above:
-        text += (
-            f" Ours lies {significant(min(above), 2)} to {significant(max(above), 2)} times above "
-            "the floor."
-        )
     return text
+
+
+def message(found: Results) -> str:
+    """How much longer the same jobs take elsewhere, and how near ours come to the floor."""
+    c, parts = found.columns, []
+    if ratios := [x for x, side in zip(c["ratio"], c["side"], strict=True) if side == "peer"]:
+        parts.append(
+            f"TransformerLens takes {_least_to_most(ratios)} times as long as our kernels for the "
+            "same job"
+        )
+    if above := [x for x in c["over_floor"] if x is not None]:
+        ours = "ours" if parts else "our kernels"
+        parts.append(f"{ours} take {_least_to_most(above)} times as long as the floor")
+    if not parts:
+        parts.append(f"Our kernels take {_least_to_most(c['ours_s'])} s a job")
+    text = ", and ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _least_to_most(values: list[float]) -> str:
+    ends = significant(min(values), 2), significant(max(values), 2)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
 def alt(found: Results) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 
 from th_utils.elsewhere import HIGHEST
 from th_utils.prose.channels import NAMES, rows
+from th_utils.prose.intervals import span
+from th_utils.prose.recall import series
 
 _VERDICTS = {"holds": "hold", "partly": "hold in part", "fails": "fail"}
 
@@ -17,14 +19,12 @@ def claims(table: dict[str, list]) -> str:
     editions = list(dict.fromkeys(table["edition"]))
     if not editions:
         return "No claim on weights has been measured."
+    verdicts = _verdicts(table)
     parts = []
     for edition in editions:
-        said = [v for e, v in zip(table["edition"], table["verdict"], strict=True) if e == edition]
+        said = [each[edition] for each in verdicts.values() if edition in each]
         counts = ", ".join(f"{said.count(v)} {word}" for v, word in _VERDICTS.items())
         parts.append(f"on {edition}, of {len(said)} claims {counts}")
-    verdicts: dict[str, dict[str, str]] = {}
-    for e, c, v in zip(table["edition"], table["claim"], table["verdict"], strict=True):
-        verdicts.setdefault(c, {})[e] = v
     apart = [c for c, said in verdicts.items() if len(set(said.values())) > 1]
     text = "; ".join(parts)
     text = text[0].upper() + text[1:]
@@ -32,6 +32,32 @@ def claims(table: dict[str, list]) -> str:
         names = ", ".join(f"`{c}`" for c in apart) if apart else "none"
         text += f". They differ on {names}"
     return text
+
+
+def claims_message(table: dict[str, list]) -> str:
+    """How many claims hold on each edition, and on how many the editions agree."""
+    verdicts, parts = _verdicts(table), []
+    for edition in dict.fromkeys(table["edition"]):
+        said = [each[edition] for each in verdicts.values() if edition in each]
+        hold = "" if parts else "hold "
+        parts.append(f"{said.count('holds')} of {len(said)} {hold}on {edition}")
+    if not parts:
+        return "No claim on weights has been measured."
+    text = f"Of the claims on weights, {series(parts)}"
+    if len(parts) == 1:
+        return f"{text}."
+    shared = [set(each.values()) for each in verdicts.values() if len(each) == len(parts)]
+    same = sum(len(said) == 1 for said in shared)
+    both = "both" if len(parts) == 2 else f"all {len(parts)}"
+    return f"{text}; {same} of {len(shared)} get the same verdict on {both}."
+
+
+def _verdicts(table: dict[str, list]) -> dict[str, dict[str, str]]:
+    """Of each claim, the verdict by edition."""
+    found: dict[str, dict[str, str]] = {}
+    for e, c, v in zip(table["edition"], table["claim"], table["verdict"], strict=True):
+        found.setdefault(c, {})[e] = v
+    return found
 
 
 def ranks(table: dict[str, list], controls: dict[str, list]) -> str:
@@ -54,6 +80,24 @@ def ranks(table: dict[str, list], controls: dict[str, list]) -> str:
             )
         lines.append(f"- {name}: " + ". ".join(map(_capital, parts)) + ".")
     return "\n".join(lines)
+
+
+def ranks_message(table: dict[str, list], controls: dict[str, list]) -> str:
+    """How many known pairs come high, by edition, and where the median pair is above the others."""
+    shares: dict[tuple[str, str], list[float]] = {}
+    for row in rows(table):
+        shares.setdefault((row["edition"], row["kind"]), []).append(row["share"])
+    parts = []
+    for edition in dict.fromkeys(table["edition"]):
+        each = [x for (name, _), found in shares.items() if name == edition for x in found]
+        parts.append(f"{sum(x <= HIGHEST for x in each)} of {len(each)} on {edition}")
+    above = sum(
+        float(np.median(found)) < _of(controls, *key)[0]["middle"] for key, found in shares.items()
+    )
+    return (
+        f"Of known pairs, {series(parts)} have a component in their reader's highest hundredth; "
+        f"the median pair is above other heads' in {above} of {len(shares)} rows."
+    )
 
 
 def _among(middle: float, other: dict[str, Any]) -> str:
@@ -81,6 +125,19 @@ def width(table: dict[str, list]) -> str:
         if parts:
             lines.append(f"- {name}: " + ". ".join(map(_capital, parts)) + ".")
     return "\n".join(lines)
+
+
+def width_message(table: dict[str, list]) -> str:
+    """How much of the score the largest component makes up, and where that is more than chance."""
+    first = [row for row in rows(table) if row["components"] == 1]
+    known = [row["known"] for row in first]
+    more = sum(row["known"] > row["random"] for row in first)
+    beyond = sum(row["known"] > row["high"] for row in first)
+    return (
+        f"The largest component makes up {span(min(known), max(known), '.0%')} of the known pairs' "
+        f"squared score, by panel: more than with random heads as senders in {more} of "
+        f"{len(first)}, above their middle 95% in {beyond or 'none'}."
+    )
 
 
 def _narrower(one: dict[str, Any]) -> str:

@@ -58,23 +58,34 @@ def leading(panels: Results, removal: Results) -> Finding:
 def caption(found: Finding, edition: str) -> str:
     """The message first; then what is seen, panel by panel."""
     best = int(found.scores.argmax())
-    if best == found.component:
-        message = "The direction that the weights single out is the one that keeps a name out"
-    else:
-        message = "The direction that the weights single out is not the one that keeps a name out"
-    others = np.delete(found.scores, best).max(), np.delete(found.falls, found.component).max()
     return (
-        f"**{message}.** Of the {len(found.scores)} components of inhibition head {found.head}, "
-        f"number {best} suits the query of mover {found.mover} best "
-        f"({found.scores[best]:.2f}, the next {others[0]:.2f}; 1). Number {found.component} takes "
-        f"{found.falls[found.component]:.2f} from the mover's preference for the right name when "
-        f"it is removed from that query, no other more than {others[1]:.2f} (2). Without the "
-        f"{found.n_removed} leading components of the strongest inhibition heads, and everything "
-        f"after recomputed, the preference is {found.without[0]:.2f} instead of "
-        f"{found.intact[0]:.2f}; without as many random others of these heads it is "
-        f"{found.control[0]:.2f} (3). Bars in the last panel are 95% intervals over prompts. "
+        f"**{message(found)}** 1: composition score of each of the {len(found.scores)} components "
+        f"of inhibition head {found.head} with the query of mover {found.mover}; number {best} has "
+        f"{found.scores[best]:.2f}, the next {np.delete(found.scores, best).max():.2f}. 2: how "
+        "much the mover's preference for the right name falls when one component is removed from "
+        f"that query. 3: without the {found.n_removed} leading components of the strongest "
+        "inhibition heads, and everything after recomputed, the preference is "
+        f"{found.without[0]:.2f} instead of {found.intact[0]:.2f}; without as many random others "
+        f"of these heads it is {found.control[0]:.2f}. Bars are 95% intervals over prompts. "
         f"Edition `{edition}`; drawn from the numbers of {{numref}}`fig-03-panels` and "
         "{numref}`fig-03-removal`, which are the figures to cite."
+    )
+
+
+def message(found: Finding) -> str:
+    """Whether the component that the weights single out is the one that does most."""
+    best, most = int(found.scores.argmax()), found.component
+    falls, start = found.falls, f"The weights single out component {found.head}.{best}"
+    if best == most:
+        return (
+            f"{start}, and without it the mover's preference for the right name falls by "
+            f"{falls[most]:.2f}; without any other of the head's {len(falls)} components, by at "
+            f"most {np.delete(falls, most).max():.2f}."
+        )
+    return (
+        f"{start}, but the mover's preference for the right name falls most without another: by "
+        f"{falls[most]:.2f} without component {found.head}.{most}, by {falls[best]:.2f} without "
+        f"component {found.head}.{best}."
     )
 
 

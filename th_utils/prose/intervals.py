@@ -21,3 +21,13 @@ def bracketed(x: Interval, form: str) -> str:
     '+0.5 (+0.4 to +0.6)'
     """
     return f"{x.value:{form}} ({x.low:{form}} to {x.high:{form}})"
+
+
+def span(low: float | int, high: float | int, form: str) -> str:
+    """From the least to the most, or one number where both read the same.
+
+    >>> span(0.5, 0.75, ".0%"), span(0.5, 0.501, ".0%")
+    ('50% to 75%', '50%')
+    """
+    ends = f"{low:{form}}", f"{high:{form}}"
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)

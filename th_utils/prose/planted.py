@@ -8,6 +8,8 @@ import numpy as np
 
 from th_utils.bootstrap import Interval
 from th_utils.composition import KINDS
+from th_utils.prose.intervals import span
+from th_utils.prose.recall import series
 from th_utils.recovery import half_found
 from th_utils.search import DETECTORS
 
@@ -29,6 +31,7 @@ WHAT = {
     "aligned": "best overlap of a writer's and a reader's component",
     "path": "the same, weighted by the shares of both",
 }
+CURVES = ("whole", "component", "aligned")  # those that are drawn against strength
 _KIND_NAMES = {"Q": "queries", "K": "keys", "V": "values"}
 
 
@@ -70,23 +73,51 @@ def matrices(table: dict[str, list]) -> str:
     return text[0].upper() + text[1:]
 
 
+def matrices_message(table: dict[str, list]) -> str:
+    """How many of the planted channels of one model each of the two searches finds."""
+    found = {
+        name: sum(p and a for p, a in zip(table["planted"], table[f"{name}_alarm"], strict=True))
+        for name in ("whole", "component")
+    }
+    return (
+        f"Of {sum(table['planted'])} channels planted among the {len(table['planted']):,} pairs of "
+        f"heads of one random model, the search finds {found['whole']} by {NAMES['whole']} and "
+        f"{found['component']} by {NAMES['component']}."
+    )
+
+
 def recovery(table: dict[str, list]) -> str:
-    """From which strength half of the channels are found, and that all kinds are alike or not."""
-    first, last = min(table["strength"]), max(table["strength"])
-    parts = []
-    for name in ("whole", "component", "aligned"):
-        half = half_found(table, name)
-        if half is not None:
-            parts.append(f"{NAMES[name]} find half of the channels from strength {half:.2g} on")
-            continue
-        shares = [r for r, d in zip(table["recall"], table["detector"], strict=True) if d == name]
-        at_most = f"at most {max(shares):.0%} at any strength up to {level(last)}"
-        at_least = (
-            f"at least {min(shares):.0%} at every strength from {level(first)} to {level(last)}"
-        )
-        parts.append(f"{NAMES[name]} find {at_most if max(shares) < 0.5 else at_least}")
-    text = "; ".join(parts)
+    """From which strength half of the channels are found, detector by detector."""
+    halves = {name: half_found(table, name) for name in CURVES}
+    text = "; ".join(
+        _bounds(table, name)
+        if half is None
+        else f"{NAMES[name]} find half of the channels from strength {half:.2g} on"
+        for name, half in halves.items()
+    )
     return text[0].upper() + text[1:]
+
+
+def recovery_message(table: dict[str, list]) -> str:
+    """The same in one shorter sentence."""
+    halves = {name: half_found(table, name) for name in CURVES}
+    parts = [
+        f"by {NAMES[name]} from strength {half:.2g} on"
+        for name, half in halves.items()
+        if half is not None
+    ]
+    said = [f"half of the planted channels are found {series(parts)}"] if parts else []
+    text = "; ".join(said + [_bounds(table, name) for name in CURVES if halves[name] is None])
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _bounds(table: dict[str, list], name: str) -> str:
+    """What a detector finds whose curve does not rise through one half."""
+    first, last = (level(end(table["strength"])) for end in (min, max))
+    shares = [r for r, d in zip(table["recall"], table["detector"], strict=True) if d == name]
+    if max(shares) < 0.5:
+        return f"{NAMES[name]} find at most {max(shares):.0%} at any strength up to {last}"
+    return f"{NAMES[name]} find at least {min(shares):.0%} at every strength from {first} to {last}"
 
 
 def kinds(table: dict[str, list], strength: float) -> str:
@@ -174,14 +205,7 @@ def conditions(table: dict[str, list], strength: float) -> str:
     """For each detector, the conditions under which it finds least and most at one strength."""
     parts = []
     for name in NAMES:
-        shares = {
-            c: r
-            for c, r, s, d in zip(
-                table["condition"], table["recall"], table["strength"], table["detector"],
-                strict=True,
-            )
-            if d == name and np.isclose(s, strength)
-        }  # fmt: skip
+        shares = _by_condition(table, name, strength)
         least, most = min(shares.values()), max(shares.values())
         if least == most:
             parts.append(f"{NAMES[name]} find {least:.0%} everywhere")
@@ -191,6 +215,27 @@ def conditions(table: dict[str, list], strength: float) -> str:
         said = f"{len(where)} of {len(shares)} conditions" if several else _list(where)
         parts.append(f"{NAMES[name]} find between {least:.0%} ({said}) and {most:.0%}")
     return f"At strength {level(strength)} " + "; ".join(parts)
+
+
+def conditions_message(table: dict[str, list], strength: float) -> str:
+    """How much each detector finds at one strength, over all conditions."""
+    found = {name: _by_condition(table, name, strength) for name in NAMES}
+    parts: list[str] = []
+    for name, shares in found.items():
+        ends = span(min(shares.values()), max(shares.values()), ".0%")
+        find, of = ("", "") if parts else (" find", " of the planted channels")
+        parts.append(f"{NAMES[name]}{find} {ends}{of}")
+    return f"At strength {level(strength)}, depending on the condition, {series(parts)}."
+
+
+def _by_condition(table: dict[str, list], name: str, strength: float) -> dict[str, float | int]:
+    """Share of the channels that a detector finds at one strength, condition by condition."""
+    columns = (table[n] for n in ("condition", "recall", "strength", "detector"))
+    return {
+        condition: recall
+        for condition, recall, s, detector in zip(*columns, strict=True)
+        if detector == name and np.isclose(s, strength)
+    }
 
 
 def difference(name: str, than: str, gain: Interval) -> str:
@@ -210,6 +255,17 @@ def false_alarms(rates: dict[str, Interval], rate: float, models: int) -> str:
     return (
         f"Of {models} models without any channel, at a stated rate of {rate:.0%}, with exact 95% "
         f"intervals: {said}"
+    )
+
+
+def false_alarms_message(rates: dict[str, Interval], rate: float, models: int) -> str:
+    """How many models raise a false alarm, by detector, and whether that is more than allowed."""
+    values = [r.value for r in rates.values()]
+    against = [NAMES.get(name, name) for name, r in rates.items() if r.low > rate]
+    above = f"for {series(against)} the 95% interval lies" if against else "no 95% interval lies"
+    return (
+        f"Of {models:,} random models without channels, {span(min(values), max(values), '.1%')}, "
+        f"by detector, raise a false alarm where at most {rate:.0%} should; {above} above that."
     )
 
 

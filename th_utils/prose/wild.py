@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from th_utils.bootstrap import Interval
 from th_utils.line import Line
+from th_utils.prose.recall import series
 from th_utils.roles import Head, label
 from th_utils.sightings import PROPERTIES, Sighting, array
 
@@ -55,19 +56,50 @@ def coordinates(activity: Float[np.ndarray, "text pos"], level: float) -> str:
     )
 
 
+def coordinates_message(
+    activity: Float[np.ndarray, "text pos"], level: float, component: str
+) -> str:
+    """How much of the text is as far from the origin as the task's median prompt."""
+    far, n = int((activity >= level).sum()), activity.size
+    if far:
+        return (
+            f"At {far:,} of {n:,} positions of text ({far / n:.2%}) the coordinate along component "
+            f"{component} is as far from zero as on the task's median prompt ({level:.1f}) or "
+            "farther."
+        )
+    return (
+        f"At none of {n:,} positions of text is the coordinate along component {component} as far "
+        f"from zero as on the task's median prompt: at most {activity.max():.1f}, against "
+        f"{level:.1f}."
+    )
+
+
+def _share(table: dict[str, list], kind: str, source: str, among: str) -> float:
+    rows = zip(table["source"], table["property"], table["among"], strict=True)
+    return table["share"][list(rows).index((source, PROPERTIES[kind], among))]
+
+
 def where(table: dict[str, list], kind: str, source: str) -> str:
     """Share of positions with one property, among all and among the most active."""
-
-    def share(among: str) -> float:
-        rows = zip(table["source"], table["property"], table["among"], strict=True)
-        at = list(rows).index((source, PROPERTIES[kind], among))
-        return table["share"][at]
-
-    return (
-        f"In text {source}, {_SAID[kind]} {share('all'):.0%} of all positions, "
-        f"{share('tenth'):.0%} of the most active tenth and {share('hundredth'):.0%} of the most "
-        "active hundredth"
+    everywhere, tenth, top = (
+        f"{_share(table, kind, source, among):.0%}" for among in ("all", "tenth", "hundredth")
     )
+    return (
+        f"In text {source}, {_SAID[kind]} {everywhere} of all positions, {tenth} of the most "
+        f"active tenth and {top} of the most active hundredth"
+    )
+
+
+def where_message(table: dict[str, list], sources: Sequence[str]) -> str:
+    """How often the head looks at a repetition where the component is most active, and overall."""
+    parts = []
+    for source in sources:
+        top, everywhere = (
+            f"{_share(table, 'repetition', source, among):.0%}" for among in ("hundredth", "all")
+        )
+        of = ("", "") if parts else (" of the most active hundredth of positions", " of all")
+        parts.append(f"{top}{of[0]} against {everywhere}{of[1]} in text {source}")
+    return f"The inhibition head looks at a token said before at {series(parts)}."
 
 
 def repetition(table: dict[str, list], sources: Sequence[str]) -> str:
@@ -93,6 +125,24 @@ def kinds(table: dict[str, list]) -> str:
     shares = ", ".join(f"{table['kind'][i]} {table['active'][i]:.1%}" for i in rows)
     few = min(table["texts"][i] for i in rows)
     return f"Share of active positions by kind of text: {shares} ({few} texts or more of each kind)"
+
+
+def kinds_message(table: dict[str, list]) -> str:
+    """In which kind of text the component is active least and most often."""
+    active, n = table["active"], len(table["kind"])
+    least, most = ([i for i in range(1, n) if active[i] == end(active[1:])] for end in (min, max))
+    if least == most:
+        return f"The component is active at {active[1]:.1%} of positions in every kind of text."
+    ends = [f"{active[at[0]]:.1%} ({_kinds_of(table, at)})" for at in (least, most)]
+    apart = max(table["active high"][i] for i in least) < min(table["active low"][i] for i in most)
+    return (
+        f"By kind of text, the component is active at {ends[0]} to {ends[1]} of positions; the 95% "
+        f"intervals of least and most {'do not overlap' if apart else 'overlap'}."
+    )
+
+
+def _kinds_of(table: dict[str, list], at: list[int]) -> str:
+    return series([table["kind"][i] for i in at]) if len(at) <= 3 else f"{len(at)} kinds"
 
 
 def concentration(sighting: Sighting) -> str:
@@ -141,6 +191,19 @@ def removal(table: dict[str, list]) -> str:
         f"interval {top[1]:+.3f} to {top[2]:+.3f}), and by {random[0]:+.3f} when equally long "
         f"random vectors do ({random[1]:+.3f} to {random[2]:+.3f}); in the less active half of the "
         f"positions the component changes it by {table['component rise'][0]:+.4f}"
+    )
+
+
+def removal_message(table: dict[str, list]) -> str:
+    """What the removal does to the mover's attention at the most active positions."""
+    value, low, high = (table[f"component rise{end}"][-1] for end in ("", " low", " high"))
+    change = f"changes by {value:+.3f}"
+    if low > 0 or high < 0:
+        change = f"{'rises' if low > 0 else 'falls'} by {abs(value):.3f}"
+    return (
+        "At the most active hundredth of positions, the main mover's attention to what the "
+        f"inhibition head looks at {change} (95% interval {low:+.3f} to {high:+.3f}) without the "
+        f"component, and changes by {table['random rise'][-1]:+z.3f} without random vectors."
     )
 
 
@@ -196,6 +259,16 @@ def examples(table: dict[str, list], common: tuple[list, list]) -> str:
         "mover looks more at the token looked at when the component leaves its query. Among all of "
         f"the most active hundredth, the commonest tokens are {here}; the head looks from there "
         f"most often at {there}"
+    )
+
+
+def examples_message(table: dict[str, list]) -> str:
+    """At how many of the positions shown the removal turns the mover to what is looked at."""
+    rises = dict(zip(table["example"], table["rise"], strict=True)).values()
+    return (
+        f"At {sum(rise > 0 for rise in rises)} of the {len(rises)} positions with a solid frame, "
+        "removing the component makes the mover look more at the token that the inhibition head "
+        "looks at."
     )
 
 
