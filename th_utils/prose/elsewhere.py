@@ -8,8 +8,7 @@ import numpy as np
 
 from th_utils.elsewhere import HIGHEST
 from th_utils.prose.channels import NAMES, rows
-from th_utils.prose.intervals import span
-from th_utils.prose.recall import series
+from th_utils.prose.intervals import series, span
 
 _VERDICTS = {"holds": "hold", "partly": "hold in part", "fails": "fail"}
 

@@ -1,6 +1,8 @@
-"""Numbers with their intervals, as sentences and tables have them."""
+"""Numbers with their intervals, and words in a row, as sentences and tables have them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from th_utils.bootstrap import Interval
 
@@ -31,3 +33,13 @@ def span(low: float | int, high: float | int, form: str) -> str:
     """
     ends = f"{low:{form}}", f"{high:{form}}"
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def series(words: Sequence[object]) -> str:
+    """Words in a row.
+
+    >>> series([1]), series([1, 2]), series([1, 2, 3])
+    ('1', '1 and 2', '1, 2 and 3')
+    """
+    said = [str(word) for word in words]
+    return ", ".join(said[:-1]) + " and " + said[-1] if len(said) > 1 else said[0]

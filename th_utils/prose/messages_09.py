@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from th_utils.prose.blind import KINDS, rows
-from th_utils.prose.intervals import span
-from th_utils.prose.recall import series
+from th_utils.prose.intervals import series, span
 
 
 def lift(table: dict[str, list], task: str) -> str:

@@ -8,8 +8,7 @@ import numpy as np
 
 from th_utils.bootstrap import Interval
 from th_utils.composition import KINDS
-from th_utils.prose.intervals import span
-from th_utils.prose.recall import series
+from th_utils.prose.intervals import series, span
 from th_utils.recovery import half_found
 from th_utils.search import DETECTORS
 

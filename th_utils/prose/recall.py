@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from th_utils.bootstrap import Interval
 from th_utils.index_space import Selection
+from th_utils.prose.intervals import series
 
 FEW = 10  # lists; an interval over fewer is rough
 
@@ -39,16 +40,6 @@ def points(gain: Interval) -> str:
     """
     value, low, high = (signed(100 * x) for x in gain)
     return f"{value} points ({low} to {high})"
-
-
-def series(words: Sequence[object]) -> str:
-    """Words in a row.
-
-    >>> series([1]), series([1, 2]), series([1, 2, 3])
-    ('1', '1 and 2', '1, 2 and 3')
-    """
-    said = [str(word) for word in words]
-    return ", ".join(said[:-1]) + " and " + said[-1] if len(said) > 1 else said[0]
 
 
 def numbers(searched: Mapping[int, int], reported: Mapping[int, int]) -> str:

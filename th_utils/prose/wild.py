@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from th_utils.bootstrap import Interval
 from th_utils.line import Line
-from th_utils.prose.recall import series
+from th_utils.prose.intervals import series
 from th_utils.roles import Head, label
 from th_utils.sightings import PROPERTIES, Sighting, array
 
