@@ -363,6 +363,24 @@ def test_layers_and_the_list_agree(scan):
     assert all(s < r for s, r in zip(layers["sender"], layers["reader"], strict=True))
 
 
+def test_the_message_of_the_layers():
+    rows = [("Q", 0, 1, 2.5), ("Q", 0, 2, 3.25), ("K", 1, 2, 5.0), ("K", 0, 2, 4.0)]
+    rows += [("V", 0, 1, 1.5)]
+    names = ("kind", "sender", "reader", "ratio")
+    table = {name: [row[i] for row in rows] for i, name in enumerate(names)}
+    assert words.layers_message(table) == (
+        "The strongest channel of this model runs into keys, from layer 1 to layer 2, at 5.0 times "
+        "a random direction (3.2 times into queries and 1.5 times into values)."
+    )
+    table["ratio"][4] = 6.5
+    text = words.layers_message(table)
+    assert "into values, from layer 0 to layer 1, at 6.5 times a random direction (5.0 tim" in text
+    only = {name: values[:2] for name, values in table.items()}
+    assert words.layers_message(only).endswith("to layer 2, at 3.2 times a random direction.")
+    none: dict[str, list] = {name: [] for name in names}
+    assert "one layer only" in words.layers_message(none)
+
+
 def test_claims_by_the_rule_of_the_ledger():
     on_weights = {"components-find-inhibition-to-mover": 0.99}
     on_prompts = {"task-is-solved": (0.95, 0.8, 1.0)}
@@ -373,7 +391,11 @@ def test_claims_by_the_rule_of_the_ledger():
     text = words.claims(table, on_prompts)
     assert "0.95 (0.80 to 1.00) | **partly** | ≥ 0.9, ≥ 0.7 |" in text
     said = words.verdicts(table)
-    assert "1 holds, 1 partly, 0 fails" in said
+    assert said.startswith(
+        "Of 2 claims measured on this model, 1 holds, 1 holds in part and 0 fail. "
+    )
+    fails = table | {"verdict": ["fails", "fails"]}
+    assert words.verdicts_message(fails).endswith("model, 0 hold, 0 hold in part and 2 fail.")
     assert f"{len(load_claims()) - 2} more" in said
 
 

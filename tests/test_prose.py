@@ -66,10 +66,10 @@ DLA = {"name": ["0.0", "0.1", "1.0", "1.1"], "mean": [0.04, 2.5, -3.0, -0.2]}
 
 def test_attribution():
     text = circuit.attribution(DLA)
-    assert "Of 4 heads, 0.1 writes most for the indirect object, 2.50 nats" in text
-    assert "2 heads write less than a tenth" in text, "a large negative head writes much"
+    assert text.startswith("Head 0.1 writes most for the indirect object, 2.50 nats; ")
+    assert "2 of 4 heads write less than a tenth" in text, "a large negative head writes much"
     text = circuit.attribution(changed(DLA, "mean", 0, 5.0))
-    assert "0.0 writes most for the indirect object, 5.00 nats; 1 heads" in text
+    assert text.startswith("Head 0.0 writes most for the indirect object, 5.00 nats; 1 of 4")
 
 
 def test_shares():
@@ -274,19 +274,6 @@ def test_why():
     assert "| 0.81 (p < 0.001) | 7.5 | 2.0 |" in nearer
 
 
-def test_ranking():
-    table = {
-        "head": ["3.0", "7.9", "8.6"],
-        "component": [5, 1, 0],
-        "rank": [1, 2, 3],
-        "role": ["other", "inhibition", "inhibition"],
-    }
-    assert channels.ranking(table, "inhibition") == (
-        "2 of the first 3 belong to inhibition heads, first of them 7.9.1 at rank 2"
-    )
-    assert channels.ranking(table, "mover").startswith("none of the first 3 belongs to")
-
-
 ROUNDING = {
     "exact": [0.1, 0.2, 0.3, 0.4],
     "rounded": [0.12, 0.2, 0.3, 0.4],
@@ -298,10 +285,20 @@ ROUNDING = {
 
 def test_rounding():
     text = channels.rounding(ROUNDING)
-    assert "rounding 1.000; mean absolute change 0.0050; heads with the sender's role" in text
-    assert "role move by 2 places in the median and 5 at most among the heads before" in text
+    assert text.startswith(channels.rounding_message(ROUNDING) + " Places are counted among")
+    assert text.endswith("the mean absolute change of a score is 0.0050")
     text = channels.rounding(changed(changed(ROUNDING, "rounded", 0, 0.5), "rounded_rank", 2, 3))
-    assert "mean absolute change 0.1000" in text and "1.000" not in text and "1 at most" in text
+    assert "score is 0.1000" in text and "1.000" not in text and "1 at most" in text
+
+
+def test_rounding_message():
+    assert channels.rounding_message(ROUNDING) == (
+        "Scores before and after rounding to four bits have a rank correlation of 1.000; known "
+        "senders move by 2.5 places in the median, 5 at most."
+    )
+    still = changed(changed(ROUNDING, "rounded_rank", 0, 5), "rounded_rank", 2, 3)
+    text = channels.rounding_message(changed(still, "rounded", 3, 0.0))
+    assert text.endswith("of -0.200; known senders move by 1 place in the median, 1 at most.")
 
 
 def test_model(tiny_gpt2):

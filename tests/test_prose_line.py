@@ -9,6 +9,7 @@ from tables import changed
 from th_utils.bootstrap import Interval
 from th_utils.line import Line
 from th_utils.prose import line as words
+from th_utils.prose import messages_04
 from th_utils.steering import Axes
 
 
@@ -79,10 +80,23 @@ def test_unseen():
     assert "if 0.4% of all pairs" in words.unseen(changed(table, "pairs", 0, 840))
 
 
+def test_line_message():
+    assert messages_04.line_message(SUMMARY, a_line()) == (
+        "Along component 7.3.5, 88% of the held-out prompts lie on the side of the origin that "
+        "goes with the order of their names; the area under the curve is 0.97."
+    )
+    text = messages_04.line_message(changed(SUMMARY, "side", 0, 1.0), a_line())
+    assert text.startswith("Along component 7.3.5, all held-out prompts lie")
+    text = messages_04.line_message(changed(SUMMARY, "side", 0, 0.998), a_line())
+    assert "99.8% of the held-out prompts" in text, "not 100%"
+
+
 def test_line_alt():
-    text = words.line_alt(SUMMARY, a_line())
-    assert "component 7.3.5" in text and "88% lie on" in text
-    assert "of 2 templates lie between 0.91 and 0.99" in text
+    text = messages_04.line_alt(SUMMARY, a_line())
+    assert text.startswith(messages_04.line_message(SUMMARY, a_line()) + " In each")
+    assert text.endswith("In each of 2 templates alone it is 0.91 to 0.99.")
+    alike = changed(SUMMARY, "auc", 2, 0.99)
+    assert messages_04.line_alt(alike, a_line()).endswith("2 templates alone it is 0.99.")
 
 
 def sweep_table() -> dict:
@@ -110,6 +124,17 @@ def test_sweep():
     assert "name from 0.40 to 0.80" in text
     at = sweep_table()["alpha"].index(20.0)
     assert "from 0.30 to 0.95" in words.sweep(changed(sweep_table(), "mean", at, 1.22), 20.0)
+
+
+def test_sweep_message():
+    assert messages_04.sweep_message(sweep_table()) == (
+        "Added from one end to the other, the line takes the main mover's attention to the first "
+        "name from 0.30 to 0.70 on average, and that name's logit less the second's from +0.7 to "
+        "+0.3 nats."
+    )
+    at = sweep_table()["alpha"].index(20.0)
+    text = messages_04.sweep_message(changed(sweep_table(), "mean", at, 1.22))
+    assert "from 0.30 to 0.95 on average" in text
 
 
 def test_ends():
@@ -163,6 +188,16 @@ def test_random_shares():
     assert "2 random directions that the head could write" in text
     assert "(4.8% of the line's change)" in text and "(0.2% of the line's change)" in text
     assert "0.002 (95% interval 0.001 to 0.004)" in words.control_note(SHARES["residual"])
+
+
+def test_random_message():
+    """Both kinds of random direction, whatever the sign; the line in place is none of them."""
+    assert messages_04.random_message(CHANGE) == (
+        "The line changes the mover's attention by 1.25 and the logits by 8.8 nats, 3 equally long "
+        "random directions by 0.04 and 0.3 nats on average, 0.08 and 0.5 nats at most."
+    )
+    text = messages_04.random_message(changed(CHANGE, "attention mean", 4, -1.5))
+    assert "by 0.54 and 0.3 nats on average, 1.50 and 0.5 nats at most" in text
 
 
 TURNED = {

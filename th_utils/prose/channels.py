@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 from th_utils.bootstrap import p_text, rank_correlation
+from th_utils.prose.intervals import span
+from th_utils.prose.recall import series
+from th_utils.results import public
 from th_utils.roles import Roles
 from th_utils.weights import AttentionWeights
 
@@ -21,6 +24,39 @@ SCORES = {"whole": "whole matrices", "component": "single components"}
 def rows(table: dict[str, list]) -> list[dict[str, Any]]:
     """The rows of a table of columns."""
     return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+
+INTO = {"Q": "queries", "V": "values", "K": "keys"}
+
+
+def of_gpt2(message: str) -> str:
+    """A message about GPT-2 small's record beside another edition.
+
+    >>> of_gpt2("None of it is so.")
+    'In GPT-2 small, none of it is so.'
+    """
+    return f"In GPT-2 small, {message[0].lower()}{message[1:]}"
+
+
+def known_message(known: list[dict[str, Any]]) -> str:
+    """The best rank of a known sender, kind by kind, by both scores."""
+
+    def best(score: str) -> list[str]:
+        ranks = [
+            min((k["rank"] / k["of"], k["rank"], k["of"]) for k in of)
+            for kind in INTO
+            if (of := [k for k in known if (k["kind"], k["score"]) == (kind, score)])
+        ]
+        return [f"{rank} of {of:,}" for _, rank, of in ranks]
+
+    into = [f"into {name}" for kind, name in INTO.items() if kind in {k["kind"] for k in known}]
+    if not into:
+        return "This model has no known pair of heads."
+    first, *others = (f"{at} {where}" for at, where in zip(best("component"), into, strict=True))
+    components = series([first.replace(" into", " components into"), *others])
+    return (
+        f"Known senders rank at best {components}, and {series(best('whole'))} as whole matrices."
+    )
 
 
 def furthest(known: list[dict[str, Any]]) -> str:
@@ -69,6 +105,33 @@ def outlier(p: float) -> str:
     return f"as many random heads have a component this far out: {p_text(p)}"
 
 
+def areas_message(tables: dict[str, dict[str, list]]) -> str:
+    """In how many kinds of talk the known senders lie beyond the null's 95%, edition by edition."""
+    parts = []
+    for title, table in tables.items():
+        name = public(title.partition("\n")[0])
+        whole, component = (
+            [row["auc"] > row["null_high"] for row in rows(table) if _measured(row, score)]
+            for score in SCORES
+        )
+        many = f"in {sum(whole)} of {len(whole)}"
+        if not whole:
+            parts.append(f"there is no known pair of heads in {name}")
+        elif parts:
+            parts.append(f"in {name} it is {many} and in {sum(component)}")
+        else:
+            parts.append(
+                f"known senders stand out beyond chance {many} kinds of talk by whole matrices and "
+                f"in {sum(component)} by single components ({name})"
+            )
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."
+
+
+def _measured(row: dict[str, Any], score: str) -> bool:
+    return row["score"] == score and row["auc"] is not None
+
+
 def areas(title: str, table: dict[str, list]) -> str:
     """The areas under the curve of one edition."""
     parts = [
@@ -101,31 +164,91 @@ def _by_kind(table: dict[str, list]) -> dict[str, tuple[dict[str, Any], dict[str
     return {kind: (by[kind, "whole"], by[kind, "component"]) for kind in NAMES}
 
 
-def ranking(table: dict[str, list], role: str) -> str:
-    """How many of the listed components belong to heads of one role, and the first of them."""
-    at = [i for i, r in enumerate(table["role"]) if r == role]
-    if not at:
-        return f"none of the first {len(table['role'])} belongs to an {role} head"
-    first = at[0]
+def ranking_message(table: dict[str, list], role: str, reader: str) -> str:
+    """How many of the components that one query is most open to belong to heads of one role."""
+    n, mine = len(table["role"]), [i for i, r in enumerate(table["role"]) if r == role]
+    some = f"of the {n} components that the query of mover {reader} is most open to"
+    if not mine:
+        return f"None {some} belongs to an {role} head."
+    first = mine[0]
+    name = f"{table['head'][first]}.{table['component'][first]}, at rank {table['rank'][first]}"
+    if len(mine) == 1:
+        return f"One {some} belongs to an {role} head, {name}."
+    return f"{len(mine)} {some} belong to {role} heads, the first of them {name}."
+
+
+def ranking_alt(table: dict[str, list], role: str, reader: str) -> str:
+    """The same, and all these components with their scores."""
+    columns = (table[name] for name in ("head", "component", "score", "role"))
+    listed = ", ".join(
+        f"{head}.{component} {score:.2f}" + ("" if of == "other" else f" ({of})")
+        for head, component, score, of in zip(*columns, strict=True)
+    )
+    return f"{ranking_message(table, role, reader)} In order, with their scores: {listed}."
+
+
+def heads_message(table: dict[str, list], mover: str, random_level: float) -> str:
+    """How far the best component of each head stands above a random direction, and the middle."""
+    each = _scores(table).values()
+    if not each:
+        return "This model has no inhibition head before the main mover."
+    best, middle = (
+        span(min(of_heads) / random_level, max(of_heads) / random_level, ".1f")
+        for of_heads in ([take(scores) for scores in each] for take in (max, np.median))
+    )
     return (
-        f"{len(at)} of the first {len(table['role'])} belong to {role} heads, first of them "
-        f"{table['head'][first]}.{table['component'][first]} at rank {table['rank'][first]}"
+        f"With the query of mover {mover} the best component of an inhibition head scores {best} "
+        f"times as high as a random direction, the median component {middle} times."
+    )
+
+
+def heads_alt(table: dict[str, list], mover: str, random_level: float) -> str:
+    """The same, and the two best components of each head."""
+    parts = []
+    for head, scores in _scores(table).items():
+        first, second = sorted(range(len(scores)), key=lambda k, of=scores: -of[k])[:2]
+        parts.append(
+            f"in head {head} components {first} ({scores[first]:.2f}) and {second} "
+            f"({scores[second]:.2f})"
+        )
+    best = f" The two highest scores: {'; '.join(parts)}." if parts else ""
+    return heads_message(table, mover, random_level) + best
+
+
+def _scores(table: dict[str, list]) -> dict[str, list[float]]:
+    """The scores of each head's components, in their order."""
+    found: dict[str, list[float]] = {}
+    for head, score in zip(table["head"], table["composition"], strict=True):
+        found.setdefault(head, []).append(score)
+    return found
+
+
+def rounding_message(table: dict[str, list]) -> str:
+    """How far rounding leaves scores in order, and the known senders' ranks where they were."""
+    moved = _moved(table)
+    return (
+        "Scores before and after rounding to four bits have a rank correlation of "
+        f"{rank_correlation(np.array(table['exact']), np.array(table['rounded'])):.3f}; known "
+        f"senders move by {_places(float(np.median(moved)))} in the median, {moved.max()} at most."
     )
 
 
 def rounding(table: dict[str, list]) -> str:
-    """How far rounding moves best-component scores and the known senders' ranks."""
-    exact, rounded = (np.array(table[name]) for name in ("exact", "rounded"))
-    known = np.array(table["known"], dtype=bool)
-    moved = np.abs(np.array(table["rounded_rank"])[known] - np.array(table["exact_rank"])[known])
+    """The same, and how far rounding moves best-component scores."""
+    change = np.abs(np.array(table["rounded"]) - np.array(table["exact"])).mean()
     return (
-        "Rank correlation of the scores before and after rounding "
-        f"{rank_correlation(exact, rounded):.3f}; "
-        f"mean absolute change {np.abs(rounded - exact).mean():.4f}; "
-        "heads with the sender's role move by "
-        f"{np.median(moved):.0f} places in the median and {moved.max()} at most among the heads "
-        "before their reader"
+        f"{rounding_message(table)} Places are counted among the heads before the reader; the mean "
+        f"absolute change of a score is {change:.4f}"
     )
+
+
+def _moved(table: dict[str, list]) -> np.ndarray:
+    known = np.array(table["known"], dtype=bool)
+    return np.abs(np.array(table["rounded_rank"])[known] - np.array(table["exact_rank"])[known])
+
+
+def _places(n: float) -> str:
+    return f"{n:g} place{'s' * (n != 1)}"
 
 
 def model(weights: AttentionWeights, found: Roles) -> str:

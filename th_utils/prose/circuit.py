@@ -5,6 +5,26 @@ from __future__ import annotations
 from th_utils.roles import CRITERIA, ROLES, Roles, label
 
 
+def counted(some: int, of: int) -> str:
+    """Some of so many, in words where it is all or none.
+
+    >>> counted(3, 3), counted(0, 3), counted(2, 3)
+    ('all 3', 'none of 3', '2 of 3')
+    """
+    return f"all {of}" if some == of else f"{some or 'none'} of {of}"
+
+
+def task_message(table: dict[str, list]) -> str:
+    """By how much the right name leads, and in how many templates and orders it does."""
+    mean = table["mean"][0]
+    each = [m > 0 for m, template in zip(table["mean"], table["template"], strict=True) if template]
+    return (
+        f"The logit of the right name lies {abs(mean):.1f} nats {'above' if mean > 0 else 'below'} "
+        f"the other's on average, and above it in {counted(sum(each), len(each))} combinations of "
+        "template and order."
+    )
+
+
 def task(table: dict[str, list]) -> str:
     """How well the task is solved, over all prompts and between templates."""
     each = [m for m, template in zip(table["mean"], table["template"], strict=True) if template]
@@ -19,13 +39,22 @@ def task(table: dict[str, list]) -> str:
 
 def attribution(table: dict[str, list]) -> str:
     """The head that writes most for the right answer, and how many write next to nothing."""
-    first = max(range(len(table["mean"])), key=lambda i: table["mean"][i])
+    n, first = len(table["mean"]), max(range(len(table["mean"])), key=table["mean"].__getitem__)
     largest = table["mean"][first]
+    if largest <= 0:
+        return f"None of {n} heads writes for the indirect object"
     quiet = sum(abs(mean) < 0.1 * largest for mean in table["mean"])
     return (
-        f"Of {len(table['mean'])} heads, {table['name'][first]} writes most for the indirect "
-        f"object, {largest:.2f} nats; {quiet} heads write less than a tenth of that either way"
+        f"Head {table['name'][first]} writes most for the indirect object, {largest:.2f} nats; "
+        f"{counted(quiet, n)} heads write less than a tenth of that either way"
     )
+
+
+def attribution_alt(table: dict[str, list]) -> str:
+    """The same, and the heads that the figure names."""
+    strongest = sorted(range(len(table["mean"])), key=lambda i: -abs(table["mean"][i]))[:8]
+    named = ", ".join(f"{table['name'][i]} {table['mean'][i]:+.2f}" for i in strongest)
+    return f"{attribution(table)}. The strongest either way, in nats: {named}."
 
 
 def shares(
@@ -38,6 +67,23 @@ def shares(
         f"{share[0]:.0%} of all that heads write directly for the indirect object. Negative movers "
         f"by the criterion below: {against or 'none'}."
     )
+
+
+def attention_message(table: dict[str, list]) -> str:
+    """Where the strongest mover and the strongest inhibition head look."""
+    jobs = {
+        "mover": ("end>IO", "the indirect object"),
+        "inhibition": ("end>S2", "the repeated name"),
+    }
+    parts = [
+        f"the strongest {role} head, {table['name'][at]}, gives {table[look][at]:.0%} to {what}"
+        for role, (look, what) in jobs.items()
+        if role in table["role"]
+        for at in [table["role"].index(role)]
+    ]
+    if not parts:
+        return "No mover and no inhibition head was found."
+    return "Of its attention from the end, " + " and ".join(parts) + "."
 
 
 def attention(table: dict[str, list]) -> str:
@@ -59,7 +105,7 @@ def attention(table: dict[str, list]) -> str:
     return "Mean attention of every head with a role; " + ", ".join(parts)
 
 
-def roles_map(table: dict[str, list]) -> str:
+def roles_message(table: dict[str, list]) -> str:
     """How many heads have a role, and how many are found again on the other half."""
     task = [
         again
@@ -69,8 +115,14 @@ def roles_map(table: dict[str, list]) -> str:
     return (
         f"{sum(table['again'])} of {len(table['again'])} heads with a role are found again on "
         f"the other half of templates and names, {sum(task)} of {len(task)} among those whose "
-        "score depends on the task (the other scores are taken on random tokens)"
+        "score depends on the task."
     )
+
+
+def roles_map(table: dict[str, list]) -> str:
+    """The same, and what the other scores depend on."""
+    rest = " (the other scores are taken on random tokens)"
+    return roles_message(table).removesuffix(".") + rest
 
 
 def newcomers(found: Roles, again: Roles) -> str:

@@ -26,6 +26,23 @@ def panels(measured: Sequence[SenderEffects]) -> str:
     return _sentence(parts)
 
 
+def panels_message(table: dict[str, list], mover: str) -> str:
+    """The component with the largest effect, and in how many heads the score finds such a one."""
+    most: dict[str, dict[str, int]] = {}
+    for i, head in enumerate(table["head"]):
+        for reading in ("inhibition", "composition"):
+            best = most.setdefault(head, {})
+            best[reading] = max(best.get(reading, i), i, key=lambda j, r=reading: table[r][j])
+    agree = sum(best["inhibition"] == best["composition"] for best in most.values())
+    first = max((best["inhibition"] for best in most.values()), key=table["inhibition"].__getitem__)
+    return (
+        f"Removing component {table['head'][first]}.{table['component'][first]} lowers the "
+        f"preference of mover {mover} for the right name most, by "
+        f"{table['inhibition'][first]:.2f} in attention; in {agree} of {len(most)} inhibition "
+        "heads the component with the largest effect has the highest composition score."
+    )
+
+
 def agreement(table: dict[str, list]) -> str:
     """Head by head, how far the two readings agree, and how far mere order explains it."""
     lines = [
@@ -36,6 +53,26 @@ def agreement(table: dict[str, list]) -> str:
         for head, rho, p, order, partial, best, same in zip(*table.values(), strict=True)
     ]
     return "\n".join(lines)
+
+
+def in_turn_message(table: dict[str, list]) -> str:
+    """The leading component with the largest effect, in the query alone and recomputed."""
+    first = max(
+        (i for i, chosen in enumerate(table["first"]) if chosen), key=table["direct"].__getitem__
+    )
+    direct, full = (
+        f"{'falls' if fall > 0 else 'rises'} by {abs(fall):.2f}"
+        for fall in (table["direct"][first], table["full"][first])
+    )
+    rest = max(
+        abs(table[way][i]) for way in ("direct", "full") for i in range(len(table["head"]))
+        if i != first
+    )  # fmt: skip
+    return (
+        f"Without component {table['head'][first]}.{table['component'][first]} in its query the "
+        f"mover's preference for the right name {direct} in attention, and with everything "
+        f"recomputed it {full}; any other component moves it by {rest:.2f} at most."
+    )
 
 
 def in_turn(table: dict[str, list]) -> str:
@@ -77,6 +114,19 @@ def removal(table: dict[str, list]) -> str:
         f"The main mover's inhibition score is {score[0]:.2f}, {score[-2]:.2f} without the leading "
         f"components and {score[-1]:.2f} without as many random others; the logit difference is "
         f"{logits[0]:.1f}, {logits[-2]:.1f} and {logits[-1]:.1f} nats"
+    )
+
+
+def removal_message(table: dict[str, list]) -> str:
+    """What share is left without the leading components, and without random others."""
+    score, logits = table["inhibition mean"], table["logit difference mean"]
+    if min(score[0], logits[0]) <= 0:
+        return f"{removal(table)}."
+    without, control = ([x[row] / x[0] for x in (score, logits)] for row in (-2, -1))
+    return (
+        f"Without the leading components of the inhibition heads {without[0]:.0%} of the mover's "
+        f"preference for the right name and {without[1]:.0%} of the model's are left, without as "
+        f"many random others {control[0]:.0%} and {control[1]:.0%}."
     )
 
 

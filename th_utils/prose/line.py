@@ -63,22 +63,11 @@ def unseen(table: dict[str, list]) -> str:
     )
 
 
-def line_alt(table: dict[str, list], line: Line) -> str:
-    """What the figure of the coordinates shows."""
-    whole, *each = rows(table)
-    return (
-        f"Coordinates of held-out prompts along component {line.name}, by order of the names: "
-        f"{whole['side']:.0%} lie on their order's side of the origin, and the areas under the "
-        f"curve of {len(each)} templates lie between {min(row['auc'] for row in each):.2f} and "
-        f"{max(row['auc'] for row in each):.2f}."
-    )
-
-
 def sweep(table: dict[str, list], reach: float) -> str:
     """Attention and logits at both ends of the sweep, way by way."""
     parts = []
     for how, name in WAYS.items():
-        first, second, logits = (_ends(table, how, q) for q in ("first", "second", "logits"))
+        first, second, logits = (sweep_ends(table, how, q) for q in ("first", "second", "logits"))
         parts.append(
             f"{name}, αv takes the main mover's attention to the first name from {first[0]:.2f} to "
             f"{first[1]:.2f} and that to the second from {second[0]:.2f} to {second[1]:.2f}, and "
@@ -98,7 +87,7 @@ def ends(table: dict[str, list], reach: float) -> str:
         cells = (
             f"{low:{form}} → {high:{form}}"
             for quantity, form in (("first", ".2f"), ("second", ".2f"), ("logits", "+.1f"))
-            for low, high in [_ends(table, how, quantity)]
+            for low, high in [sweep_ends(table, how, quantity)]
         )
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return (
@@ -265,7 +254,7 @@ def components(table: dict[str, list], share: float) -> str:
     )
 
 
-def _ends(table: dict[str, list], how: str, quantity: str) -> tuple[float, float]:
+def sweep_ends(table: dict[str, list], how: str, quantity: str) -> tuple[float, float]:
     """Means over the orders at the first and at the last point."""
     of = [r for r in rows(table) if (r["how"], r["quantity"]) == (how, quantity)]
     alphas = [row["alpha"] for row in of]

@@ -58,6 +58,24 @@ def roles(found: Roles | None) -> str:
     return text
 
 
+def layers_message(table: dict[str, list]) -> str:
+    """Between which layers the strongest channel of all runs, and how strong the others are."""
+    best = {
+        name: max((row[3], row[1], row[2]) for row in rows)
+        for kind, name in KINDS.items()
+        if (rows := [row for row in zip(*table.values(), strict=True) if row[0] == kind])
+    }
+    if not best:
+        return "This model has one layer only, and no channel between layers."
+    first, *others = sorted(best, key=best.__getitem__, reverse=True)
+    ratio, sender, reader = best[first]
+    rest = " and ".join(f"{best[name][0]:.1f} times into {name}" for name in others)
+    return (
+        f"The strongest channel of this model runs into {first}, from layer {sender} to layer "
+        f"{reader}, at {ratio:.1f} times a random direction" + (f" ({rest})." if rest else ".")
+    )
+
+
 def layers(table: dict[str, list]) -> str:
     """Between which layers the strongest channel of each kind runs."""
     parts = []
@@ -126,12 +144,20 @@ def claims(table: dict[str, list], intervals: Mapping[str, Sequence[float]]) -> 
     return "\n".join(lines)
 
 
-def verdicts(table: dict[str, list]) -> str:
-    """How many of the claims measured hold, and how many of the ledger were not measured here."""
+def verdicts_message(table: dict[str, list]) -> str:
+    """How many of the claims measured hold."""
     said = table["verdict"]
-    counts = ", ".join(f"{said.count(v)} {v}" for v in ("holds", "partly", "fails"))
+    holds, partly, fails = (said.count(v) for v in ("holds", "partly", "fails"))
+    return (
+        f"Of {len(said)} claims measured on this model, {holds} hold{'s' * (holds == 1)}, {partly} "
+        f"hold{'s' * (partly == 1)} in part and {fails} fail{'s' * (fails == 1)}."
+    )
+
+
+def verdicts(table: dict[str, list]) -> str:
+    """The same, and how many of the ledger were not measured here."""
     left = sum(id not in table["claim"] for id in load_claims())
     return (
-        f"Of {len(said)} claims measured on this model here: {counts}. {left} more are in the "
-        "ledger; the chapters that measure them take the same `edition`"
+        f"{verdicts_message(table)} {left} more are in the ledger; the chapters that measure them "
+        "take the same `edition`"
     )
