@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from th_utils.bootstrap import p_text, rank_correlation
-from th_utils.prose.intervals import span
-from th_utils.prose.recall import series
+from th_utils.prose.intervals import series, span
 from th_utils.results import public
 from th_utils.roles import Roles
 from th_utils.weights import AttentionWeights

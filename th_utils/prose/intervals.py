@@ -35,6 +35,15 @@ def span(low: float | int, high: float | int, form: str) -> str:
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
 
+def signed(x: float) -> str:
+    """A signed whole number, without the sign of a rounded nothing.
+
+    >>> signed(2.4), signed(-0.3)
+    ('+2', '0')
+    """
+    return "0" if round(x) == 0 else f"{x:+.0f}"
+
+
 def series(words: Sequence[object]) -> str:
     """Words in a row.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from th_utils.prose.channels import rows
-from th_utils.prose.recall import series
+from th_utils.prose.intervals import series
 from th_utils.results import Results
 from th_utils.writers import CHANNELS
 

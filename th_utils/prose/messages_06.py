@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from th_utils.prose.recall import series
+from th_utils.prose.intervals import series
 from th_utils.results import Results
 
 

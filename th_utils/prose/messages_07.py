@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from th_utils.prose.recall import series, signed
+from th_utils.prose.intervals import series, signed
 
 STEERED = "steered with the place told"
 

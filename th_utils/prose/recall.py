@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from th_utils.bootstrap import Interval
 from th_utils.index_space import Selection
-from th_utils.prose.intervals import series
+from th_utils.prose.intervals import series, signed
 
 FEW = 10  # lists; an interval over fewer is rough
 
@@ -21,15 +21,6 @@ def share(x: Sequence[float]) -> str:
     '50% (40% to 61%)'
     """
     return f"{x[0]:.0%} ({x[1]:.0%} to {x[2]:.0%})"
-
-
-def signed(x: float) -> str:
-    """A signed whole number, without the sign of a rounded nothing.
-
-    >>> signed(2.4), signed(-0.3)
-    ('+2', '0')
-    """
-    return "0" if round(x) == 0 else f"{x:+.0f}"
 
 
 def points(gain: Interval) -> str:

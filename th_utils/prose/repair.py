@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from th_utils.bootstrap import Interval, mean_interval
-from th_utils.prose.recall import series, share, signed
+from th_utils.prose.intervals import series, signed
+from th_utils.prose.recall import share
 from th_utils.repair_study import Option, Steering
 from th_utils.roles import label
 from th_utils.tasks.lists import list_means

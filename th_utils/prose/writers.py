@@ -9,8 +9,7 @@ import numpy as np
 
 from th_utils.bootstrap import Interval
 from th_utils.prose.channels import rows
-from th_utils.prose.intervals import bracketed, ranged
-from th_utils.prose.recall import series
+from th_utils.prose.intervals import bracketed, ranged, series
 from th_utils.roles import Head, Roles, label
 from th_utils.width import Joint, needed
 from th_utils.writer_effects import Channel
