@@ -12,7 +12,12 @@ from th_utils.build.layout import Layout
 from th_utils.build.stage import stage
 from th_utils.errors import CompanionError
 
-RUN = "from jupyter_book.cli.main import main; main()"  # it has no __main__
+# It has no __main__, and no option for the number of processes.
+RUN = """import os
+from jupyter_book import sphinx
+from jupyter_book.cli.main import main
+sphinx.build_sphinx.__kwdefaults__["jobs"] = os.cpu_count()
+main()"""
 
 
 def render(layout: Layout) -> Path:

@@ -140,8 +140,21 @@ def size(file: Path | None) -> tuple[int, int] | None:
         return None
 
 
+def allow_processes(app: Sphinx) -> None:
+    """Let pages be read and written in several processes.
+
+    These extensions do not say whether they may be. What they do for all pages together they do in
+    the first process, before pages are read or after.
+    """
+    for name in ("sphinx_multitoc_numbering", "sphinx_jupyterbook_latex", "sphinx_external_toc"):
+        if name in app.extensions:
+            app.extensions[name].parallel_read_safe = True
+            app.extensions[name].parallel_write_safe = True
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to the making of pages, after the theme."""
+    app.connect("builder-inited", allow_processes)
     app.add_transform(NamedFigures)
     app.add_js_file(None, body=MODE, priority=100)
     app.add_js_file(None, body=BUTTONS, priority=100)
