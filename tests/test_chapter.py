@@ -16,6 +16,7 @@ from th_utils.figures import new_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 CLAIM = next(claim for claim in claims.load_claims().values() if claim.direction == "at-least")
+WORDS = {"message": "It rises to 2.", "alt": "A line that rises."}  # of any figure
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +161,9 @@ def test_figure_is_drawn_from_what_was_saved(chapter, world):
         return draw(table)
 
     x = np.array([1 / 3, 2 / 3])
-    chapter.figure("fig-a", {"table": {"x": x, "y": [1, None]}, "extra": {"m": np.pi}}, look)
+    chapter.figure(
+        "fig-a", {"table": {"x": x, "y": [1, None]}, "extra": {"m": np.pi}}, look, **WORDS
+    )
     (table,) = seen
     assert isinstance(table, results.Results)
     assert table.columns == {"x": [0.3333333, 0.6666667], "y": [1, None]}
@@ -190,13 +193,15 @@ def test_a_recorded_table_keeps_its_edition(chapter, monkeypatch):
     marks = []
     monkeypatch.setattr("th_utils.chapter.show", lambda data, text, mark: marks.append(mark))
     provenance = results.Provenance("another", "d" * 64)
-    chapter.figure("fig-a", results.Results({"x": [0], "y": [1]}, {}, provenance), draw)
+    chapter.figure("fig-a", results.Results({"x": [0], "y": [1]}, {}, provenance), draw, **WORDS)
     assert marks[0]["talking_heads"]["figure"]["edition"] == "another"
 
 
 def test_a_rerun_writes_the_same_bytes(world):
     def files():
-        Chapter(CLAIM.chapter, edition="gpt2").figure("fig-a", {"x": [0, 1], "y": [1.5, 2]}, draw)
+        Chapter(CLAIM.chapter, edition="gpt2").figure(
+            "fig-a", {"x": [0, 1], "y": [1.5, 2]}, draw, **WORDS
+        )
         return {path: path.read_bytes() for path in (world / "out").rglob("*") if path.is_file()}
 
     first = files()
@@ -213,6 +218,7 @@ def test_style_holds_while_drawing_whatever_the_reader_set(chapter):
             "fig-a",
             {"x": [0], "y": [0]},
             lambda table: sizes.append(matplotlib.rcParams["font.size"]) or draw(table),
+            **WORDS,
         )
     assert sizes == [9]
 
@@ -221,13 +227,13 @@ def test_a_figure_of_pyplot_is_closed(chapter):
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
-    chapter.figure("fig-a", {"x": [0], "y": [0]}, lambda table: plt.subplots()[0])
+    chapter.figure("fig-a", {"x": [0], "y": [0]}, lambda table: plt.subplots()[0], **WORDS)
     assert plt.get_fignums() == before
 
 
 def test_figure_names_are_checked_before_anything_is_drawn(chapter):
     with pytest.raises(CompanionError, match="cannot name a figure"):
-        chapter.figure("Figure 1", {"x": [0]}, lambda table: pytest.fail("drawn"))
+        chapter.figure("Figure 1", {"x": [0]}, lambda table: pytest.fail("drawn"), **WORDS)
 
 
 def test_random_models_are_no_editions(monkeypatch):
@@ -295,7 +301,7 @@ def test_claims_of_nobody_and_of_other_chapters(chapter):
 
 def test_a_local_path_is_not_recorded(world, tmp_path):
     chapter = Chapter(CLAIM.chapter, edition=str(tmp_path))
-    chapter.figure("fig-a", {"x": [0], "y": [0]}, draw)
+    chapter.figure("fig-a", {"x": [0], "y": [0]}, draw, **WORDS)
     chapter.claim(CLAIM.id, 1.0)
     for path in (world / "out").rglob("*"):
         if path.is_file():
@@ -307,7 +313,7 @@ def test_a_local_path_is_not_recorded(world, tmp_path):
 
 def test_plain_python_prints(chapter, capsys, world):
     chapter.say("It is **so**.")
-    chapter.figure("fig-a", {"x": [0], "y": [0]}, draw)
+    chapter.figure("fig-a", {"x": [0], "y": [0]}, draw, **WORDS)
     chapter.claim(CLAIM.id, CLAIM.holds)
     chapter.done()
     said = capsys.readouterr().out
@@ -339,6 +345,7 @@ CELLS = [
     "chapter.figure('fig-a', {{'x': [0, 1]}}, draw, message='It $x$.', alt='A line.')",
     "chapter.claim('{claim}', 2, note='So far.')",
     "chapter.say('See {{numref}}`fig-a`.')",
+    "chapter.showed()",
     "chapter.done()",
     "Chapter('01', edition='gtp2')",
 ]
@@ -382,7 +389,7 @@ def test_libraries_say_nothing_in_a_cell(executed):
     assert [output["data"] for output in outputs[2]] == [{"text/plain": "(3, 3)"}]
     assert [output["data"] for output in outputs[3]] == [{"text/plain": "[1]"}]
     assert outputs[4] == []
-    kinds = {output["output_type"] for cell in outputs[5:9] for output in cell}
+    kinds = {output["output_type"] for cell in outputs[5:10] for output in cell}
     assert kinds == {"display_data"}
 
 
@@ -424,11 +431,13 @@ def test_prose_in_a_kernel(executed):
     (output,) = executed[0][7]
     assert output["data"] == {"text/markdown": "See {numref}`fig-a`."}
     (output,) = executed[0][8]
+    assert CLAIM.claim in output["data"]["text/markdown"]
+    (output,) = executed[0][9]
     assert "size `quick`" in output["data"]["text/markdown"]
     assert CLAIM.id not in output["metadata"]["talking_heads"]["done"]["open"]
 
 
 def test_errors_for_people_are_one_line_in_a_kernel(executed):
-    (output,) = executed[0][9]
+    (output,) = executed[0][10]
     assert output["ename"] == "CompanionError"
     assert len(output["traceback"]) == 1 and "did you mean 'gpt2'" in output["traceback"][0]

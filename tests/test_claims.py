@@ -5,7 +5,16 @@ import math
 import pytest
 import yaml
 
-from th_utils.claims import Claim, find_claim, load_claims, number, parse_claims, render, verdict
+from th_utils.claims import (
+    Claim,
+    find_claim,
+    load_claims,
+    number,
+    parse_claims,
+    render,
+    summary,
+    verdict,
+)  # fmt: skip
 from th_utils.errors import CompanionError
 from th_utils.paths import data_path
 
@@ -124,6 +133,22 @@ def test_render():
         "*(Reconstruction: the definition is ours.)* So far.\n"
         ":::"
     )
+
+
+def test_summary_has_those_that_hold_first():
+    one, two = [claim.id for claim in load_claims().values()][:2]
+    record = dict(low=None, high=None)
+    text = summary(
+        [
+            record | dict(id=one, value=0.5, verdict="fails", low=0.25, high=0.75),
+            record | dict(id=two, value=3, verdict="holds"),
+        ]
+    )
+    assert text.startswith("Of this chapter's claims 1 holds, 1 fails.")
+    head, _, first, last = text.split("\n")
+    assert first == f"- **Holds** (3.00): {find_claim(two).claim}"
+    assert last == f"- **Fails** (0.50, 0.25 to 0.75): {find_claim(one).claim}"
+    assert summary([]) == "None of this chapter's claims could be measured on this edition."
 
 
 def test_render_without_interval():

@@ -141,4 +141,4 @@ def test_prices_stand_at_before_and_after_and_the_mean_change_is_written():
     (dots,) = (line for line in axes.lines if line.get_marker() == "o")
     np.testing.assert_allclose(dots.get_xydata(), said)
     change = np.diff(said, axis=1).mean()
-    assert axes.texts[-1].get_text() == f"weights edited: {change:+.2f}"
+    assert axes.texts[-1].get_text() == f"weights edited: {change:+.2g}"

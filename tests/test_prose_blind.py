@@ -285,12 +285,17 @@ def test_corrections_message():
 
 
 def test_reuse_message():
-    table = {"kind": ["Q", "Q", "K", "K"], "share": [0.91, 0.5, 1.0, 1.0]}
+    table = {
+        "kind": ["Q", "Q", "Q", "K", "K"],
+        "task": ["lists", "indirect objects", "lists", "lists", "indirect objects"],
+        "other": ["indirect objects", "lists", "random", "indirect objects", "lists"],
+        "share": [0.91, 0.5, 0.1, 1.0, 1.0],
+    }
     assert messages.reuse(table) == (
-        "Of the hundred pairs with the largest effects on one task, 50% to 91% (queries) and 100% "
-        "(keys) are among the strongest hundredth on another."
+        "Of the hundred pairs with the largest effects on indirect objects, and of those on lists, "
+        "50% to 91% (queries) and 100% (keys) are among the strongest hundredth on the other."
     )
-    assert "and 20% to 100% (keys)" in messages.reuse(changed(table, "share", 2, 0.2))
+    assert "and 20% to 100% (keys)" in messages.reuse(changed(table, "share", 3, 0.2))
 
 
 def test_known_message():

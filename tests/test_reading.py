@@ -52,6 +52,7 @@ def test_a_chapter_ends_with_what_it_showed_and_what_not(name):
     after = after.partition(LAST)[2]
     assert len(after.split()) > 40, "a few sentences, at least"
     assert re.search(r"\b(not|nothing|no|nor|neither|only|cannot)\b", after)
+    assert cells[number + 1].source.startswith(("chapter.showed()", "chapter.say(words."))
     assert cells[-1].cell_type == "code" and cells[-1].source.endswith("chapter.done()")
 
 

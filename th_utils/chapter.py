@@ -262,6 +262,10 @@ class Chapter:
         text = claims.render(claim, record)
         show({"text/markdown": text}, text, {MARK: {"claim": record}})
 
+    def showed(self) -> None:
+        """Say what this run found: the verdicts on the chapter's claims."""
+        self.say(claims.summary(self._recorded.values()))
+
     def done(self) -> None:
         """Close the chapter: say at which size it ran, and which of its claims it left open."""
         open_claims = [

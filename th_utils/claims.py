@@ -150,6 +150,40 @@ def render(claim: Claim, record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ":::"])
 
 
+def summary(records: Iterable[Mapping[str, Any]]) -> str:
+    """What the claims of a chapter came to, as a list: those that hold first.
+
+    Args:
+        records: `id`, `value`, `low`, `high` and `verdict` of each, as `th_utils.chapter` records
+            them.
+    """
+    records = list(records)
+    if not records:
+        return "None of this chapter's claims could be measured on this edition."
+    lines = []
+    for said in VERDICTS:
+        for record in (each for each in records if each["verdict"] == said):
+            claim = find_claim(record["id"])
+            thresholds = (claim.holds, claim.partly)
+            measured = number(record["value"], thresholds)
+            if record.get("low") is not None:
+                low, high = (number(record[end], thresholds) for end in ("low", "high"))
+                measured += f", {low} to {high}"
+            lines.append(f"- **{said.capitalize()}** ({measured}): {claim.claim}")
+    counts = {said: [each["verdict"] for each in records].count(said) for said in VERDICTS}
+    words = {"holds": ("holds", "hold"), "partly": ("holds in part", "hold in part"),
+             "fails": ("fails", "fail")}  # fmt: skip
+    parts = ", ".join(f"{n} {words[said][n > 1]}" for said, n in counts.items() if n)
+    return "\n".join(
+        [
+            f"Of this chapter's claims {parts}. In brackets, what was measured with its 95% "
+            "interval, of which the less favourable end decides.",
+            "",
+            *lines,
+        ]
+    )
+
+
 def number(value: float | int, thresholds: Iterable[float | int] = ()) -> str:
     """A number with few digits, but enough to show on which side of a threshold it lies.
 

@@ -136,20 +136,21 @@ def reuse(results: Results) -> Figure:
     """Share of the strongest on one task (rows) that are hits on another (columns), by kind."""
     c = results.columns
     kinds = [kind for kind in KINDS if kind in c["kind"]]
-    tasks = list(dict.fromkeys(c["task"]))
+    tasks = list(dict.fromkeys([*c["task"], *c["other"]]))
+    names = [task.replace(", ", ",\n") for task in tasks]
     figure, grid = new_figure((WIDE, 3.0), columns=len(kinds), sharey=True, squeeze=False)
     for axes, kind in zip(grid[0], kinds, strict=True):
         share = np.full((len(tasks), len(tasks)), np.nan)
         for row in rows(c, kind=kind):
             share[tasks.index(row["task"]), tasks.index(row["other"])] = row["share"]
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=2, aspect="auto")  # texts are dark
         for (i, j), value in np.ndenumerate(share):
             if np.isfinite(value):
                 axes.annotate(f"{100 * value:.0f}", (j, i), ha="center", va="center", fontsize=8)
-        axes.set_xticks(range(len(tasks)), tasks, rotation=90)
+        axes.set_xticks(range(len(tasks)), names, rotation=90)
         axes.set(title=KINDS[kind], xlabel="% that are hits on")
         axes.tick_params(length=0)
-    grid[0, 0].set_yticks(range(len(tasks)), tasks)
+    grid[0, 0].set_yticks(range(len(tasks)), names)
     grid[0, 0].set_ylabel("strongest hundred on")
     return figure
 

@@ -169,7 +169,7 @@ def price(results: Results) -> Figure:
             colour = COLOURS[c["kind"][rows[0]]]
             axes.plot(before, after, "os"[k % 2], ms=4, mfc="none" if k else colour, color=colour)
             axes.text(
-                0.03, 0.97 - 0.075 * k, f"{variant}: {(after - before).mean():+.2f}",
+                0.03, 0.97 - 0.075 * k, f"{variant}: {(after - before).mean():+.2g}",
                 transform=axes.transAxes, va="top", fontsize=8, color=ink(colour),
             )  # fmt: skip
         axes.set(xlim=ends, ylim=ends, aspect="equal", title=measure, xlabel="as it is")

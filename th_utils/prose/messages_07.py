@@ -69,7 +69,5 @@ def prices(table: dict[str, list]) -> str:
     said = []
     for measure, moved in edit.items():
         name, unit = measure.split(", ")
-        said.append(
-            f"the {name} by {moved:+z.2f} {unit} (a random edit by {control[measure]:+z.2f})"
-        )
+        said.append(f"the {name} by {moved:+.2g} {unit} (a random edit by {control[measure]:+.2g})")
     return f"On average the weight edit changes {series(said)}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from th_utils.prose.blind import KINDS, rows
 from th_utils.prose.intervals import series, span
+from th_utils.survey import IOI, LISTS
 
 
 def lift(table: dict[str, list], task: str) -> str:
@@ -54,14 +55,16 @@ def corrections(table: dict[str, list], chosen: str, task: str) -> str:
 
 
 def reuse(table: dict[str, list]) -> str:
-    """How many of the strongest channels of one task are strong in another, kind by kind."""
+    """How many of the strongest channels on names are strong on lists, and the reverse, by kind."""
     parts = []
     for kind in dict.fromkeys(table["kind"]):
-        shares = [row["share"] for row in rows(table, kind=kind)]
-        parts.append(f"{span(min(shares), max(shares), '.0%')} ({KINDS[kind]})")
+        (there,) = rows(table, kind=kind, task=IOI, other=LISTS)
+        (back,) = rows(table, kind=kind, task=LISTS, other=IOI)
+        ends = sorted(row["share"] for row in (there, back))
+        parts.append(f"{span(*ends, '.0%')} ({KINDS[kind]})")
     return (
-        f"Of the hundred pairs with the largest effects on one task, {series(parts)} are among the "
-        "strongest hundredth on another."
+        f"Of the hundred pairs with the largest effects on {IOI}, and of those on {LISTS}, "
+        f"{series(parts)} are among the strongest hundredth on the other."
     )
 
 
