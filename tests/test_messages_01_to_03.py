@@ -80,26 +80,26 @@ def test_roles():
 # --- chapter 02
 
 
-def known(kind: str, score: str, rank: int, of: int) -> dict:
-    return dict(kind=kind, score=score, rank=rank, of=of)
+def known(kind: str, score: str, rank: int, of: int, z: float) -> dict:
+    return dict(kind=kind, score=score, rank=rank, of=of, z=z)
 
 
 def test_known():
     pairs = [
-        known("Q", "whole", 9, 207),
-        known("Q", "whole", 4, 207),
-        known("Q", "component", 3, 12345),
-        known("Q", "component", 2, 600),  # a worse place: of fewer
-        known("K", "whole", 8, 153),
-        known("K", "component", 20, 9792),
+        known("Q", "whole", 9, 207, 2.0),
+        known("Q", "whole", 4, 207, 2.5),
+        known("Q", "component", 3, 12345, 8.0),
+        known("Q", "component", 1, 13248, 7.9),  # a higher rank, for a reader with a wider spread
+        known("K", "whole", 8, 153, 1.0),
+        known("K", "component", 20, 9792, 3.0),
     ]
     assert channels.known_message(pairs) == (
-        "Known senders rank at best 3 of 12,345 components into queries and 20 of 9,792 into keys, "
-        "and 4 of 207 and 8 of 153 as whole matrices."
+        "The known senders furthest out rank 3 of 12,345 components into queries and 20 of 9,792 "
+        "into keys, and 4 of 207 and 8 of 153 as whole matrices."
     )
     assert channels.known_message(pairs[:4]) == (
-        "Known senders rank at best 3 of 12,345 components into queries, and 4 of 207 as whole "
-        "matrices."
+        "The known senders furthest out rank 3 of 12,345 components into queries, and 4 of 207 as "
+        "whole matrices."
     )
     assert channels.known_message([]) == "This model has no known pair of heads."
 
@@ -119,13 +119,14 @@ def test_areas():
     mine = areas(Q=(0.6, 0.9), V=(0.71, 0.9), K=(None, None))
     other = areas(Q=(0.6, 0.7), V=(0.9, 0.1), K=(0.2, 0.8))
     none = areas(Q=(None, None))
-    here = (
-        "Known senders stand out beyond chance in 1 of 2 kinds of talk by whole matrices and in 2 "
-        "by single components (mine)"
-    )
+    start = "By whole matrices, known senders stand out beyond chance in 1 of 2 kinds of talk in "
+    here = start + "mine; by single components, in 2 of 2"
     assert channels.areas_message({"/a/path/mine\nroles": mine}) == here + "."
     assert channels.areas_message({"mine\nroles": mine, "gpt2\nroles": other}) == (
-        here + "; in gpt2 it is in 1 of 3 and in 1."
+        start + "mine and in 1 of 3 in gpt2; by single components, in 2 of 2 and in 1 of 3."
+    )
+    assert channels.areas_message({"mine\nroles": mine, "gpt2\nroles": none}) == (
+        here + "; there is no known pair of heads in gpt2."
     )
     assert channels.areas_message({"mine\nroles": none}) == (
         "There is no known pair of heads in mine."

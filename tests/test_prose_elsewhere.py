@@ -103,13 +103,13 @@ OTHERS = {"edition": ["one", "one", "two"], "kind": ["Q", "V", "Q"], "middle": [
 
 def test_ranks_message():
     assert elsewhere.ranks_message(RANKS, OTHERS) == (
-        "Of known pairs, 2 of 3 on one and 1 of 1 on two have a component in their reader's "
-        "highest hundredth; the median pair is above other heads' in 1 of 3 rows."
+        "Of known pairs, 2 of 3 (one) and 1 of 1 (two) have a component in the highest hundredth; "
+        "in 1 of 3 rows their median ranks above that of other heads."
     )
     higher = elsewhere.ranks_message(RANKS, OTHERS | {"middle": [0.2, 0.1, 0.02]})
-    assert higher.endswith("in 3 of 3 rows.")
+    assert "; in 3 of 3 rows" in higher
     lower = RANKS | {"share": [0.001, 0.3, 0.011, 0.01]}
-    assert "1 of 3 on one" in elsewhere.ranks_message(lower, OTHERS)
+    assert "1 of 3 (one)" in elsewhere.ranks_message(lower, OTHERS)
 
 
 WIDTH = {

@@ -128,13 +128,13 @@ def test_sweep():
 
 def test_sweep_message():
     assert messages_04.sweep_message(sweep_table()) == (
-        "Added from one end to the other, the line takes the main mover's attention to the first "
-        "name from 0.30 to 0.70 on average, and that name's logit less the second's from +0.7 to "
-        "+0.3 nats."
+        "Averaged over both orders of the names, adding the line from one end to the other takes "
+        "the main mover's attention to the first name from 0.30 to 0.70, and that name's logit "
+        "less the second's from +0.7 to +0.3 nats."
     )
     at = sweep_table()["alpha"].index(20.0)
     text = messages_04.sweep_message(changed(sweep_table(), "mean", at, 1.22))
-    assert "from 0.30 to 0.95 on average" in text
+    assert "from 0.30 to 0.95" in text
 
 
 def test_ends():

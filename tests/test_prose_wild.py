@@ -243,6 +243,10 @@ def test_kinds_message():
     assert words.kinds_message(KINDS | {"active": [0.01, 0.02, 0.02, 0.02]}) == (
         "The component is active at 2.0% of positions in every kind of text."
     )
+    unseen = changed(changed(KINDS, "active", 3, 0.0), "active high", 3, 0.0)
+    assert words.kinds_message(unseen) == (
+        "By kind of text, the component is active at 0.0% (list) to 3.2% (story) of positions."
+    )
     many = {name: [*column, *[column[-1]] * 2] for name, column in KINDS.items()}
     assert "at 0.4% (4 kinds) to" in words.kinds_message(many)
 

@@ -38,23 +38,24 @@ def of_gpt2(message: str) -> str:
 
 
 def known_message(known: list[dict[str, Any]]) -> str:
-    """The best rank of a known sender, kind by kind, by both scores."""
+    """The rank of the known sender that is furthest out, kind by kind, by both scores."""
 
-    def best(score: str) -> list[str]:
-        ranks = [
-            min((k["rank"] / k["of"], k["rank"], k["of"]) for k in of)
+    def ranks(score: str) -> list[str]:
+        at = [
+            max(of, key=lambda k: k["z"])
             for kind in INTO
             if (of := [k for k in known if (k["kind"], k["score"]) == (kind, score)])
         ]
-        return [f"{rank} of {of:,}" for _, rank, of in ranks]
+        return [f"{k['rank']} of {k['of']:,}" for k in at]
 
     into = [f"into {name}" for kind, name in INTO.items() if kind in {k["kind"] for k in known}]
     if not into:
         return "This model has no known pair of heads."
-    first, *others = (f"{at} {where}" for at, where in zip(best("component"), into, strict=True))
+    first, *others = (f"{at} {where}" for at, where in zip(ranks("component"), into, strict=True))
     components = series([first.replace(" into", " components into"), *others])
     return (
-        f"Known senders rank at best {components}, and {series(best('whole'))} as whole matrices."
+        f"The known senders furthest out rank {components}, and {series(ranks('whole'))} as whole "
+        "matrices."
     )
 
 
@@ -106,23 +107,22 @@ def outlier(p: float) -> str:
 
 def areas_message(tables: dict[str, dict[str, list]]) -> str:
     """In how many kinds of talk the known senders lie beyond the null's 95%, edition by edition."""
-    parts = []
+    whole, component, parts = [], [], []
     for title, table in tables.items():
         name = public(title.partition("\n")[0])
-        whole, component = (
+        out, best = (
             [row["auc"] > row["null_high"] for row in rows(table) if _measured(row, score)]
             for score in SCORES
         )
-        many = f"in {sum(whole)} of {len(whole)}"
-        if not whole:
+        if not out:
             parts.append(f"there is no known pair of heads in {name}")
-        elif parts:
-            parts.append(f"in {name} it is {many} and in {sum(component)}")
-        else:
-            parts.append(
-                f"known senders stand out beyond chance {many} kinds of talk by whole matrices and "
-                f"in {sum(component)} by single components ({name})"
-            )
+            continue
+        kinds = "" if whole else " kinds of talk"
+        whole.append(f"in {sum(out)} of {len(out)}{kinds} in {name}")
+        component.append(f"in {sum(best)} of {len(best)}")
+    if whole:
+        parts.insert(0, f"by single components, {series(component)}")
+        parts.insert(0, f"by whole matrices, known senders stand out beyond chance {series(whole)}")
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "."
 

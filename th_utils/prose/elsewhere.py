@@ -89,13 +89,13 @@ def ranks_message(table: dict[str, list], controls: dict[str, list]) -> str:
     parts = []
     for edition in dict.fromkeys(table["edition"]):
         each = [x for (name, _), found in shares.items() if name == edition for x in found]
-        parts.append(f"{sum(x <= HIGHEST for x in each)} of {len(each)} on {edition}")
+        parts.append(f"{sum(x <= HIGHEST for x in each)} of {len(each)} ({edition})")
     above = sum(
         float(np.median(found)) < _of(controls, *key)[0]["middle"] for key, found in shares.items()
     )
     return (
-        f"Of known pairs, {series(parts)} have a component in their reader's highest hundredth; "
-        f"the median pair is above other heads' in {above} of {len(shares)} rows."
+        f"Of known pairs, {series(parts)} have a component in the highest hundredth; in {above} of "
+        f"{len(shares)} rows their median ranks above that of other heads."
     )
 
 

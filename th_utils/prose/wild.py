@@ -134,10 +134,12 @@ def kinds_message(table: dict[str, list]) -> str:
     if least == most:
         return f"The component is active at {active[1]:.1%} of positions in every kind of text."
     ends = [f"{active[at[0]]:.1%} ({_kinds_of(table, at)})" for at in (least, most)]
+    text = f"By kind of text, the component is active at {ends[0]} to {ends[1]} of positions"
+    if min(table["active high"][i] for i in least) == 0:  # a bootstrap of nothing seen is [0, 0]
+        return f"{text}."
     apart = max(table["active high"][i] for i in least) < min(table["active low"][i] for i in most)
     return (
-        f"By kind of text, the component is active at {ends[0]} to {ends[1]} of positions; the 95% "
-        f"intervals of least and most {'do not overlap' if apart else 'overlap'}."
+        f"{text}; the 95% intervals of least and most {'do not overlap' if apart else 'overlap'}."
     )
 
 
