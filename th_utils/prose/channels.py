@@ -269,7 +269,7 @@ def best(row: dict[str, Any] | None, of: int, random_level: float, ceiling: floa
         return "No inhibition head comes before the main mover."
     return (
         f"The best component of an inhibition head, {row['head']}.{row['component']}, is number "
-        f"{row['rank']} of {of} with a score of {row['score']:.2f}, {row['z']:.1f} standard "
+        f"{row['rank']} of {of:,} with a score of {row['score']:.2f}, {row['z']:.1f} standard "
         f"deviations above the mean. A random direction would score {random_level:.2f}; no "
         f"direction can score above {ceiling:.2f} with this reader. "
         + (

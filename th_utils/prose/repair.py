@@ -132,7 +132,7 @@ def components(scales: Float[Tensor, "layer head component"], among: str, tried:
     most = [f"{first} ({n} of them)", *(f"{head} ({n})" for head, n in next_ones)]
     factors = sorted({round(float(scales[tuple(at)]), 2) for at in changed})
     return (
-        f"The best of {tried} edits scales {len(changed)} of the model's {scales.numel()} "
+        f"The best of {tried} edits scales {len(changed)} of the model's {scales.numel():,} "
         f"components, {up} up and {len(changed) - up} down, by factors of "
         f"{', '.join(f'{f:g}' for f in factors)}; they belong to {among}, most of them to "
         f"{series(most)}."
