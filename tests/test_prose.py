@@ -313,7 +313,7 @@ def test_model(tiny_gpt2):
 def test_best():
     row = dict(head="8.6", component=1, rank=3, score=0.25, z=7.25)
     text = channels.best(row, 6912, 0.036, 0.41)
-    assert "8.6.1, is number 3 of 6912 with a score of 0.25, 7.2 standard" in text
+    assert "8.6.1, is number 3 of 6,912 with a score of 0.25, 7.2 standard" in text
     assert "A random direction would score 0.04; no direction can score above 0.41 with" in text
     assert "above 0.55 with" in channels.best(row, 6912, 0.036, 0.55)
     assert channels.best(None, 5, 0.1, 0.4) == "No inhibition head comes before the main mover."

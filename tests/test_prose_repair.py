@@ -173,7 +173,7 @@ def test_prices_are_counted():
 def test_the_message_of_prices_has_mean_changes():
     assert messages.prices(PRICES) == (
         "On average the weight edit changes the loss on text by +0.38 nats per token (a random "
-        "edit by +0) and the logit difference by -1 nats (a random edit by +0.25)."
+        "edit by -0.002) and the logit difference by -1 nats (a random edit by +0.25)."
     )
 
 
