@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.transforms import Bbox
 
 from th_utils import figures
 from th_utils.figures import PALETTE, SINGLE, WIDE, ink, label_points, new_figure, render
@@ -161,6 +162,17 @@ def test_names_lie_on_nothing():
         assert not any(box.contains(*point) for point in points)
         assert frame.x0 <= box.x0 and box.x1 <= frame.x1
         assert frame.y0 <= box.y0 and box.y1 <= frame.y1
+
+
+def test_a_name_gives_way_to_what_stands_beside_its_point():
+    bar = Bbox([[0.5, 0], [2.5, 0.8]])
+    overlaps = []
+    for beside in ([], [bar]):
+        figure, axes = new_figure((SINGLE, 2.0))
+        axes.plot([0, 3], [0, 1], lw=0)
+        (box,) = boxes(figure, label_points(axes, [0.4], [0.5], ["3.1.0"], beside=beside))
+        overlaps.append(box.overlaps(bar.transformed(axes.transData)))
+    assert overlaps == [True, False]
 
 
 def test_a_name_far_from_its_point_is_tied_to_it():

@@ -135,6 +135,7 @@ def label_points(
     *,
     colour: Any = "#202020",
     fontsize: float | int = 8,
+    beside: Iterable[Bbox] = (),
 ) -> list[Any]:
     """Write names beside points, so that no name lies on another, on a point or off the axes.
 
@@ -148,6 +149,7 @@ def label_points(
         labels: one name for each.
         colour: of all names, or one for each; darkened until it can be read.
         fontsize: in points.
+        beside: what else no name should lie on, in data units.
 
     Returns:
         the annotations, in order.
@@ -163,6 +165,7 @@ def label_points(
     pixel = figure.dpi / 72
     taken = [Bbox.from_bounds(px - 2.5 * pixel, py - 2.5 * pixel, 5 * pixel, 5 * pixel)
              for px, py in points if np.isfinite([px, py]).all()]  # fmt: skip
+    taken += [box.transformed(axes.transData).padded(pixel) for box in beside]
     placed = []
     for (px, py), xi, yi, text, tint in zip(points, x, y, labels, colours, strict=True):
         if not np.isfinite([px, py]).all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from th_utils.figures import PALETTE, SINGLE, WIDE, ink, label_points, new_figure
 from th_utils.results import Results
@@ -160,6 +161,7 @@ def rounding(results: Results) -> Figure:
         axes.plot(exact[known], rounded[known], "o", ms=4, color=PALETTE[role])
         ends = [min(exact.min(), rounded.min()), max(exact.max(), rounded.max())]
         axes.plot(ends, ends, color="0.4", lw=0.7, zorder=0)
+        diagonal = [(x, x) for x in np.linspace(*ends, 50)]
         named = sorted((n for n in at if c["known"][n]), key=lambda n: -c["exact"][n])[:3]
         label_points(
             axes,
@@ -167,6 +169,7 @@ def rounding(results: Results) -> Figure:
             [c["rounded"][n] for n in named],
             [f"{c['sender'][n]} → {c['reader'][n]}" for n in named],
             colour=PALETTE[role],
+            beside=[Bbox([p, p]) for p in [*zip(exact, rounded, strict=True), *diagonal]],
         )
         axes.set_title(PAIRS[kind][1].replace("\n", ", "), fontsize=8)
         axes.set_xlabel("exact weights")
@@ -193,8 +196,9 @@ def per_component(results: Results) -> Figure:
         axes.axhline(m["random_level"], color="0.3", lw=0.8, ls="--")
         axes.set_title(f"head {head}")
         axes.set_xlabel("component")
-        named.append((axes, best, score[best], [f"{head}.{n}" for n in best]))
+        bars = [Bbox([[n - 0.5, 0], [n + 0.5, high]]) for n, high in enumerate(score)]
+        named.append((axes, best, score[best], [f"{head}.{n}" for n in best], bars))
     grid[0, 0].set_ylabel(f"composition score\nwith query of {m['mover']}")
-    for axes, x, y, names in named:
-        label_points(axes, x, y, names)
+    for axes, x, y, names, bars in named:
+        label_points(axes, x, y, names, beside=bars)
     return figure
