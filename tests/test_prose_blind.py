@@ -252,8 +252,9 @@ def test_edges():
 
 def test_lift_message():
     assert messages.lift(LIFT, "indirect objects") == (
-        "Of the 100 highest composition scores of a type, 51% into queries and 41% into keys have "
-        "an effect in the strongest hundredth of all pairs; of the 5,000 highest, 22% and 19%."
+        "On indirect objects, of the 100 highest composition scores of a type, 51% into queries "
+        "and 41% into keys have an effect in the strongest hundredth of all pairs; of the 5,000 "
+        "highest, 22% and 19%."
     )
     text = messages.lift(changed(LIFT, "precision", 5, 0.02), "indirect objects")
     assert "41% into keys" in text and text.endswith("22% and 2%.")

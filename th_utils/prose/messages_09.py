@@ -16,9 +16,9 @@ def lift(table: dict[str, list], task: str) -> str:
     shares = series([f"{near[k]['precision']:.0%} into {KINDS[k]}" for k in kinds])
     deep = series([f"{far[k]['precision']:.0%}" for k in kinds])
     return (
-        f"Of the {near[kinds[0]]['k']} highest composition scores of a type, {shares} have an "
-        f"effect in the strongest hundredth of all pairs; of the {far[kinds[0]]['k']:,} highest, "
-        f"{deep}."
+        f"On {task}, of the {near[kinds[0]]['k']} highest composition scores of a type, {shares} "
+        f"have an effect in the strongest hundredth of all pairs; of the {far[kinds[0]]['k']:,} "
+        f"highest, {deep}."
     )
 
 
