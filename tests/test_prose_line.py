@@ -128,8 +128,8 @@ def test_sweep():
 
 def test_sweep_message():
     assert messages_04.sweep_message(sweep_table()) == (
-        "Averaged over both orders of the names, adding the line from one end to the other takes "
-        "the main mover's attention to the first name from 0.30 to 0.70, and that name's logit "
+        "Averaged over both orders, adding the line from one end to the other takes the main "
+        "mover's attention to the first name from 0.30 to 0.70, and that name's logit "
         "less the second's from +0.7 to +0.3 nats."
     )
     at = sweep_table()["alpha"].index(20.0)

@@ -36,8 +36,8 @@ def sweep_message(table: dict[str, list]) -> str:
     """What adding the direction does from end to end, to attention and logits."""
     first, logits = (sweep_ends(table, "add", quantity) for quantity in ("first", "logits"))
     return (
-        "Averaged over both orders of the names, adding the line from one end to the other takes "
-        f"the main mover's attention to the first name from {first[0]:.2f} to {first[1]:.2f}, and "
+        "Averaged over both orders, adding the line from one end to the other takes the main "
+        f"mover's attention to the first name from {first[0]:.2f} to {first[1]:.2f}, and "
         f"that name's logit less the second's from {logits[0]:+.1f} to {logits[1]:+.1f} nats."
     )
 
