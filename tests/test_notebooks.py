@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from th_utils import __version__
 from th_utils.build import notebooks
 from th_utils.build.layout import DEFAULT_EDITION, DEFAULT_SIZE, SIZES, Layout, find_root
 from th_utils.build.repository import address
@@ -33,8 +34,16 @@ def test_there_are_chapters():
 
 @chapters
 def test_setup_is_the_same_everywhere(name):
+    """While a version is released, with its tag after the address (see `build/pin.py`)."""
     (cell,) = tagged(notebooks.read(LAYOUT.source(name)), "setup")
-    assert cell.source.strip() == SETUP.format(address=address(LAYOUT.root))
+    home = address(LAYOUT.root)
+    allowed = [SETUP.format(address=home + tag) for tag in ("", f"@v{__version__}")]
+    assert cell.source.strip() in allowed
+
+
+def test_all_chapters_install_the_same():
+    cells = [tagged(notebooks.read(LAYOUT.source(name)), "setup") for name in LAYOUT.chapters()]
+    assert len({cell.source.strip() for (cell,) in cells}) == 1
 
 
 @chapters

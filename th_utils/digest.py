@@ -5,8 +5,9 @@ cells import (followed through relative and function-level imports), every data 
 sources name in a call of `data_path`, and every file beside a module that the module names (a
 matplotlib style, say). Two digests are taken of a closure:
 
-- `digest` identifies *results*: code cells, modules and data. Prose does not count, and neither
-  does `data/recorded/`: recorded results carry this digest themselves and cannot contain it.
+- `digest` identifies *results*: code cells, modules and data. Prose does not count, nor does the
+  cell tagged `setup`, nor `data/recorded/`: recorded results carry this digest themselves and
+  cannot contain it.
 - `build_digest` decides whether a chapter *runs again*: it counts prose, cell metadata and
   recorded results as well.
 
@@ -27,6 +28,7 @@ from th_utils.paths import PACKAGE_DIR, data_path
 PACKAGE = "th_utils"
 DECLARATION = "DATA_FILES"
 RECORDED = "recorded"
+SETUP = "setup"
 DATA_FILES = ()  # this module walks through the data folder, but depends on no file in it
 
 
@@ -59,7 +61,8 @@ def closure_of_module(name: str) -> list[Path]:
 def digest(files: Iterable[str | Path]) -> str:
     """Return 16 hex digits that identify the results computed from `files`.
 
-    Of a notebook only the code cells count; `data/recorded/` does not count at all.
+    Of a notebook only the code cells count, without the setup cell; `data/recorded/` does not count
+    at all.
     """
     recorded = data_path().resolve() / RECORDED
     return _hash(path for path in _paths(files) if recorded not in path.parents)
@@ -132,7 +135,12 @@ def _notebook_source(path: Path, prose: bool) -> bytes:
             for cell in _cells(path)
         ]
     else:
-        kept = [_source(cell) for cell in _cells(path) if cell["cell_type"] == "code"]
+        # The setup cell installs and computes nothing: a release writes its version into it.
+        kept = [
+            _source(cell)
+            for cell in _cells(path)
+            if cell["cell_type"] == "code" and SETUP not in cell.get("metadata", {}).get("tags", ())
+        ]
     return json.dumps(kept, sort_keys=True).encode()
 
 

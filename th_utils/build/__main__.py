@@ -118,6 +118,16 @@ def name_figures(layout: Layout, options: argparse.Namespace) -> int:
     return 0
 
 
+def pin(layout: Layout, options: argparse.Namespace) -> int:
+    """Have the chapters' setup cells install this version; --remove: what is newest."""
+    from th_utils import __version__
+    from th_utils.build.pin import pin
+
+    changed = pin(layout, None if options.remove else __version__)
+    print(f"changed: {', '.join(changed)}" if changed else "nothing changed")
+    return 0
+
+
 def release_check(layout: Layout, options: argparse.Namespace) -> int:
     """List what stands against a release."""
     from th_utils.build.release import problems
@@ -138,6 +148,7 @@ COMMANDS = (
     rerun,
     clear_cache,
     name_figures,
+    pin,
     release_check,
 )
 
@@ -184,6 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--python", default=sys.executable)
             command.add_argument("--newest", action="store_true", help="not the locked versions")
             command.add_argument("--torch-index", default="", help="where torch comes from")
+        if function is pin:
+            command.add_argument("--remove", action="store_true", help="take the version out")
         command.add_argument("--edition", default=DEFAULT_EDITION)
         command.add_argument("--size", default=DEFAULT_SIZE, choices=SIZES)
         command.add_argument("--cores", type=int, default=2)

@@ -24,6 +24,7 @@ import nbformat
 
 from th_utils.build import notebooks, watch
 from th_utils.build.layout import Layout
+from th_utils.build.pin import pinned
 from th_utils.build.repository import address
 from th_utils.errors import CompanionError
 from th_utils.setup import PROJECT
@@ -216,6 +217,8 @@ def run_setup(layout: Layout, place: Place, notebook: Path) -> str:
     _call([str(place.python), "-m", "pip", "uninstall", "--quiet", "--yes", PROJECT])
     alone = notebooks.read(notebook)
     alone.cells = [cell for cell in alone.cells if "setup" in notebooks.tags(cell)]
+    for cell in alone.cells:  # what is checked out, also where the tag is still to come
+        cell.source = pinned(cell.source, address(layout.root), None)
     source = place.folder / "setup.ipynb"
     nbformat.write(alone, source)
     mirror = {
