@@ -27,6 +27,20 @@ def test_runs_every_chapter_with_the_newest_versions():
     assert "pipefail" in script  # else tee would hide that it failed
 
 
+def test_renders_the_whole_book_with_the_newest_versions():
+    (script,) = [script for script in SCRIPTS if "th_utils.build book" in script]
+    assert "--upgrade-strategy eager" in script and ".[book]" in script
+    assert "requirements.lock" not in script and "pipefail" in script
+    (step,) = [step for step in JOB["steps"] if step.get("run") == script]
+    assert "!cancelled()" in step["if"], "also where a chapter failed"
+    order = ["make test-rerun", "th_utils.build book", "gh issue"]
+    text = "\n".join(SCRIPTS)
+    assert sorted(order, key=text.index) == order
+    assert set(re.findall(r"tee (\w+\.log)", text)) == set(
+        re.findall(r"\w+\.log(?=[ ;])", SCRIPTS[-1])
+    )
+
+
 def test_on_the_versions_of_python_that_we_speak_of():
     said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
     versions = [c.rpartition(" ")[2] for c in said if "Python :: 3." in c]
@@ -47,3 +61,5 @@ def test_an_issue_that_is_open_gets_a_comment():
     assert "gh issue comment" in script and "gh issue create" in script
     (step,) = [step for step in JOB["steps"] if step.get("run") == script]
     assert "failure()" in step["if"]
+    # Else gh asks the checkout, of which a failed step may have left none.
+    assert step["env"]["GH_REPO"] == "${{ github.repository }}"

@@ -74,10 +74,16 @@ def test_the_workflow_publishes_tags_and_nothing_else():
     assert said["concurrency"]["cancel-in-progress"] is False
     (job,) = said["jobs"].values()
     steps = " ".join(step.get("run", "") for step in job["steps"])
-    order = ["release-check", "make book", "th_utils.build.publish", "git push"]
+    order = [
+        "release-check", "make test-fast", "make book", "pytest -n 2 tests/test_book.py",
+        "-m chromium", "th_utils.build.publish", "git push",
+    ]  # fmt: skip
     places = [steps.index(command) for command in order]
-    assert places == sorted(places), "checked, built, placed, pushed"
+    assert places == sorted(places), "checked, built, looked at, placed, pushed"
     assert "--force" not in steps
+    # The browser sees what was built, not a book made for the tests.
+    (look,) = [step["run"] for step in job["steps"] if "-m chromium" in step.get("run", "")]
+    assert look.startswith('export TH_SITE="_build/book/html/$EDITION"')
     used = {step["uses"].partition("@")[0] for step in job["steps"] if "uses" in step}
     assert used == {"actions/checkout", "actions/setup-python"}
 
