@@ -26,6 +26,7 @@ from th_utils.build import (
     notebooks,
     pages,
     published,
+    versions,
 )
 from th_utils.build.citation import About
 from th_utils.build.graph import needs
@@ -65,7 +66,9 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
     parts = {
         "claims": lambda: ledger.page(found, measured, said, {name[:2]: name for name in chapters}),
         "citation": lambda: f"```bibtex\n{citation.of_book(said)}\n```",
-        "versions": lambda: _versions(said),
+        "versions": lambda: versions.addresses(said),
+        "errata": lambda: versions.errata(said),
+        "rerun": lambda: versions.rerun(said),
         "models": lambda: pages.models(_known_models(root)),
         "figures": lambda: catalogue.gallery(entries, lines, [claim["id"] for claim in claims]),
     } | kernels.parts(root, timed, lines[timed["id"]] if timed else "")
@@ -167,24 +170,12 @@ def _known_models(root: Path) -> list[dict]:
     return [{"edition": name, **entry} for name, entry in known.items()]
 
 
-def _versions(said: About) -> str:
-    """Where the versions are: this one's address, and the newest."""
-    home = said.site.rpartition("/")[0]
-    text = (
-        f"The address of this version, {said.version}, is <{said.site}/>; the newest is always at "
-        f"<{home}/latest/>, and <{home}/> lists them all."
-    )
-    if said.draft:
-        text += (
-            " What you are reading is a draft: it was built from a commit that is no published "
-            "version, and these addresses do not lead to it."
-        )
-    return text
-
-
 def _write_config(layout: Layout, said: About, target: Path) -> None:
     config = yaml.safe_load((layout.root / "_config.yml").read_text(encoding="utf-8"))
-    config.setdefault("repository", {})["url"] = said.repository
+    repository = config.setdefault("repository", {})
+    repository["url"] = said.repository
+    if not said.draft:  # else its chapters would open in Colab as they are on the main branch
+        repository["branch"] = f"v{said.version}"
     stamp = (
         f"Built from commit {said.commit}, version {said.version}; edition {said.edition}, size "
         f"{said.size}."
