@@ -212,8 +212,8 @@ def test_the_message_of_places():
         "accuracy": [0.0, 0.0, 0.0, 0.1, 0.0, 0.4, 0.2],
     }
     assert messages.places(table, 2) == (
-        "In lists of 2 the model as it is fails to name the item in every prompt drawn at 2 of the "
-        "2 places; steered with the place told, at 1, and with edited weights at none."
+        "In lists of 2, at 2 of the 2 places the model as it is names the item in none of the "
+        "prompts drawn; steered with the place told, at 1, and with edited weights at none."
     )
 
 

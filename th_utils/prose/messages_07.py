@@ -52,8 +52,8 @@ def places(table: dict[str, list], length: int) -> str:
         if n == length:
             never[kind] = never.get(kind, 0) + (accuracy == 0)
     return (
-        f"In lists of {length} the model as it is fails to name the item in every prompt drawn at "
-        f"{never['clean'] or 'none'} of the {length} places; {STEERED}, at "
+        f"In lists of {length}, at {never['clean'] or 'none'} of the {length} places the model as "
+        f"it is names the item in none of the prompts drawn; {STEERED}, at "
         f"{never['steering'] or 'none'}, and with edited weights at {never['weights'] or 'none'}."
     )
 
