@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 from bs4 import BeautifulSoup
 
+from th_utils import models
 from th_utils.build import catalogue, citation, credit
 from th_utils.build.layout import Layout, find_root
 from th_utils.build.published import Published
@@ -29,9 +31,25 @@ SAID = citation.About(
 RECORD = {"id": "fig-03-x", "edition": "my_model", "caption": "It **rises**.", "alt": "A < B."}
 
 
-def make(tmp_path, said=SAID, table='{"provenance": {"edition": "gpt2", "checksum": "c"}}'):
+def provenance(edition, size="quick", checksum="c"):
+    return {"edition": edition, "checksum": checksum, "parameters": {"size": size}}
+
+
+def compared(*labels, **options):
+    """A table that compares editions; its own is the first."""
+    own = provenance(labels[0].partition("\n")[0], **options)
+    return {"provenance": own, "columns": ["x", "edition"], "rows": [[1, e] for e in labels]}
+
+
+def make(tmp_path, said=SAID, table=None, sizes=None):
+    table = {"provenance": provenance("gpt2")} if table is None else table
     files = {}
-    for kind, text in (("json", table), ("csv", "a\n1\n"), ("svg", "<svg/>"), ("png", "x")):
+    for kind, text in (
+        ("json", json.dumps(table)),
+        ("csv", "a\n1\n"),
+        ("svg", "<svg/>"),
+        ("png", "x"),
+    ):
         path = f"results/my_model/fig-03-x.{kind}"
         files[path] = tmp_path / f"fig-03-x.{kind}"
         files[path].write_text(text)
@@ -41,6 +59,7 @@ def make(tmp_path, said=SAID, table='{"provenance": {"edition": "gpt2", "checksu
     return catalogue.entry(
         RECORD, said, source="notebooks/03_it.ipynb", title="It",
         files=files | {"figures/my_model/fig-03-xy.svg": other}, listed=listed,
+        sizes=sizes or {},
     )  # fmt: skip
 
 
@@ -77,22 +96,54 @@ def test_an_entry_knows_its_own_files_and_no_others(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("table", "editions", "model"),
+    ("table", "editions"),
     [
-        ('{"provenance": {"edition": "gpt2", "checksum": "c"}}', ["gpt2"], "edition gpt2"),
-        ('{"provenance": {"edition": "a", "checksum": "random"}}', ["random models"], "random"),
-        (
-            '{"provenance": {"edition": "b", "checksum": "c"}, "columns": ["x", "edition"], '
-            '"rows": [[1, "b"], [2, "a"]]}',
-            ["b", "a"],
-            "edition b",
-        ),
-        ("{}", ["my_model"], "edition my_model"),
+        ({"provenance": provenance("gpt2")}, ["gpt2"]),
+        ({"provenance": provenance("a", checksum="random")}, ["random models"]),
+        (compared("b", "a"), ["b", "a"]),
+        (compared("b\nmeasured roles", "a\npublished roles"), ["b", "a"]),
+        ({}, ["my_model"]),
     ],
 )
-def test_which_models_a_figure_shows(tmp_path, table, editions, model):
+def test_which_models_a_figure_shows(tmp_path, table, editions):
     entry = make(tmp_path, table=table)
-    assert entry["editions"] == editions and entry["model"].startswith(model)
+    assert entry["editions"] == editions
+    line = credit.line(entry, SAID, "../")
+    assert all(f">{name}<" in line or f" {name}<" in line for name in editions)
+
+
+@pytest.mark.parametrize(
+    ("table", "sizes", "made"),
+    [
+        ({"provenance": provenance("gpt2")}, {}, "edition gpt2, size quick"),
+        ({"provenance": provenance("a", "book", "random")}, {}, "random models, size book"),
+        ({"provenance": {"edition": "shape", "checksum": "random"}}, {}, "random models"),
+        ({}, {}, "edition my_model"),
+        (compared("b", "a"), {"a": "quick"}, "edition b and edition a, size quick"),
+        (
+            compared("b", "a", size="book"),
+            {"a": "quick"},
+            "edition b at size book and edition a at size quick",
+        ),
+        (compared("b", "a"), {}, "edition b at size quick and edition a"),
+    ],
+)
+def test_a_citation_has_all_editions_and_the_size_of_the_figure(tmp_path, table, sizes, made):
+    """Never the build's: a book of size `book` shows figures that were recorded at `quick`."""
+    assert SAID.size == "book"
+    cited = make(tmp_path, table=table, sizes=sizes)["citation"]
+    assert f" changes, {made}. CC BY" in cited["text"]
+    assert f" changes, {made}}},".replace("_", "\\_") in cited["bibtex"]
+
+
+def test_a_recorded_table_names_editions_that_exist(tmp_path):
+    """Real tables: some say below the name which roles were taken."""
+    known, compare = set(models.editions()), 0
+    for path in sorted((ROOT / "data" / "recorded").glob("*/fig-*.json")):
+        table = json.loads(path.read_text(encoding="utf-8"))
+        compare += any("\n" in str(cell) for row in table["rows"] for cell in row)
+        assert {*make(tmp_path, table=table)["editions"]} <= known | {"random models"}, path.name
+    assert compare, "no table says more than the name: this test checks nothing"
 
 
 def test_the_line_under_a_figure(tmp_path):
@@ -126,8 +177,6 @@ def test_what_is_no_published_version_is_a_draft(tmp_path):
 
 
 def test_figures_json_and_gallery(tmp_path):
-    import json
-
     entry = make(tmp_path)
     said = json.loads(catalogue.as_json([entry], SAID))
     assert said["figures"] == [entry] and said["published"] is True

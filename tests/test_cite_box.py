@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+
+from th_utils import models
+from th_utils.build.catalogue import RANDOM
 
 PAGE = "notebooks/03_components.html"
 FIGURE = "fig-03-panels"
@@ -30,6 +34,29 @@ def test_every_figure_has_its_line(site, figures):
         line = box.parent.get_text()
         assert "commit" in line and all(edition in line for edition in figure["editions"])
         assert figure["address"].endswith(f"/{figure['page']}#{figure['id']}")
+
+
+def test_every_edition_of_a_figure_is_one_that_exists(site, figures):
+    """In figures.json and in the gallery's form, where each leads to a figure."""
+    content = json.loads((site.folder / "book" / "figures.json").read_text(encoding="utf-8"))
+    named = {edition for figure in figures.values() for edition in figure["editions"]}
+    assert named <= {*models.editions(), content["edition"], RANDOM}
+    page = site.pages[site.folder / "book" / "figures.html"]
+    options = {option.get_text() for option in page.select("select[name=edition] option")}
+    assert options == named | {"all"}
+    entries = [entry["data-editions"].split("|") for entry in page.select(".gallery-entry")]
+    assert {edition for entry in entries for edition in entry} == named
+
+
+def test_a_citation_says_the_size_of_its_figure(site, figures):
+    for name, figure in figures.items():
+        size = ((figure["provenance"] or {}).get("parameters") or {}).get("size")
+        for text in figure["citation"].values():
+            own = text.split("\n\n")[0]
+            first = next(iter(re.findall(r"\bsize (\w+)", own)), None)
+            assert first == size, name
+            assert all(edition.replace("_", "") in own.replace("\\_", "").replace("_", "")
+                       for edition in figure["editions"]), name  # fmt: skip
 
 
 def test_files_are_those_that_are_listed(site, figures):
@@ -81,11 +108,30 @@ def test_the_gallery_is_filtered(book_page, figures):
     assert entries.count() == len(expected) < len(figures)
     assert tab.locator(".gallery-count").inner_text().startswith(f"{len(expected)} of ")
     assert tab.locator("article section section:visible").count() == 1
-    tab.get_by_label("Edition").select_option("random models")
-    assert entries.count() == 0
+    assert "matches" not in tab.locator(".gallery-count").inner_text()
     tab.get_by_label("Claim").select_option("")
+    tab.get_by_label("Edition").select_option("random models")
     random = [figure for figure in figures.values() if "random models" in figure["editions"]]
     assert entries.count() == len(random) > 0
+
+
+@pytest.mark.chromium
+def test_an_empty_choice_says_so_and_is_cleared(book_page, figures):
+    tab = book_page("book/figures.html")
+    clear = tab.get_by_role("button", name="Show all")
+    assert clear.is_disabled()
+    tab.get_by_label("Claim").select_option(figures[FIGURE]["claims"][0])
+    tab.get_by_label("Edition").select_option(RANDOM)
+    assert tab.locator(".gallery-entry:visible").count() == 0
+    said = tab.locator(".gallery-count").inner_text()
+    assert "nothing matches" in said and "Show all" in said
+    clear.focus()
+    tab.keyboard.press("Enter")
+    assert tab.locator(".gallery-entry:visible").count() == len(figures)
+    assert (
+        tab.get_by_label("Claim").input_value() == tab.get_by_label("Edition").input_value() == ""
+    )
+    assert clear.is_disabled()
 
 
 @pytest.mark.chromium

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ import pytest
 import toy
 from test_citation import SAID
 
-from th_utils.build import ledger, notebooks
+from th_utils.build import ledger, ledger_page, notebooks
 from th_utils.build.layout import Layout, find_root
 from th_utils.claims import load_claims
 
@@ -27,10 +29,16 @@ ONE = ledger.Edition(
     "one", False, False, "book", {"a": FOUND}, {"a": "notebooks/01_x.ipynb::Cell 4"}
 )
 TWO = ledger.Edition("two", True, True, "quick", {}, {})
+FIGURES = [
+    {"id": "fig-01-x", "claims": ["a"], "editions": ["one"]},
+    {"id": "fig-01-x-two", "claims": ["a"], "editions": ["two"]},
+    {"id": "fig-01-y", "claims": ["b"], "editions": ["one"]},
+    {"id": "fig-11-z", "claims": ["a"], "editions": ["random models"]},
+]
 
 
 def rows():
-    return ledger.rows([CLAIM], [ONE, TWO], {"a": ["fig-01-x"]})
+    return ledger.rows([CLAIM], [ONE, TWO], FIGURES)
 
 
 def committed():
@@ -39,34 +47,44 @@ def committed():
 
 def test_a_row_for_each_claim_and_edition():
     first, second = rows()
-    assert (first["verdict"], first["value"], first["figures"]) == ("fails", 0.51234, ["fig-01-x"])
+    assert (first["verdict"], first["value"]) == ("fails", 0.51234)
     assert first["test"] == "notebooks/01_x.ipynb::Cell 4" and first["size"] == "book"
     assert second["verdict"] == ledger.NOT_MEASURED
     assert second["value"] is None and second["test"] is None and second["size"] is None
+    assert second["command"] is None
+
+
+def test_a_row_has_the_figures_that_show_its_edition():
+    """Random models stand for every edition on which the claim was measured."""
+    first, second = rows()
+    assert first["figures"] == ["fig-01-x", "fig-11-z"]
+    assert second["figures"] == ["fig-01-x-two"]
 
 
 def test_the_page():
-    text = ledger.page(rows(), [ONE, TWO], SAID, {"01": "01_x"})
+    text = ledger_page.page(rows(), [ONE, TWO], SAID, {"01": "01_x"})
     assert "| `two`, recorded from earlier sources |" in text
     assert "○ 1 fails" in text and "{doc}`../notebooks/01_x`" in text
     (line,) = [line for line in text.splitlines() if 'id="claim-a"' in line]
     assert "{ref}`○ fails <verdict-a>`" in line and "0.512 (0.4 to 0.6)" in line
-    assert "x \\| y" in line and "{numref}`{number} <fig-01-x>`" in line and "not measured" in line
+    assert "x \\| y" in line and "Fig. {numref}`{number} <fig-01-x>`" in line
+    assert "not measured" in line and "fig-01-x-two" not in line
     assert 'href="https://github.com/Someone/it/blob/abc123/notebooks/01_x.ipynb"' in line
     assert "holds from ≥ 0.9, partly from ≥ 0.7" in text and "*Reconstruction.*" in text
-    assert "So. Test: `notebooks/01_x.ipynb::Cell 4`." in text
+    assert "So. Test: `notebooks/01_x.ipynb`, `Cell 4`." in text
 
 
 def test_the_exports_say_the_same():
     table = list(csv.DictReader(io.StringIO(ledger.as_csv(rows(), SAID))))
     assert [row["edition"] for row in table] == ["one", "two"]
     assert table[0]["value"] == "0.51234" and table[1]["value"] == ""
-    assert table[0]["figures"] == "fig-01-x" and table[0]["version"] == SAID.version
+    assert table[0]["figures"] == "fig-01-x fig-11-z" and table[0]["version"] == SAID.version
     (claim,) = json.loads(ledger.as_json(rows(), SAID))["claims"]
-    assert claim["statistic"] == "s" and claim["figures"] == ["fig-01-x"]
+    assert claim["statistic"] == "s"
     for said, row in zip(claim["editions"], table, strict=True):
         assert (said["edition"], said["verdict"]) == (row["edition"], row["verdict"])
-        assert (said["test"] or "") == row["test"]
+        assert (said["test"] or "", said["command"] or "") == (row["test"], row["command"])
+        assert said["figures"] == row["figures"].split()
 
 
 def test_every_claim_and_edition_is_in_the_built_exports(site):
@@ -75,8 +93,10 @@ def test_every_claim_and_edition_is_in_the_built_exports(site):
     with open(site.folder / "book" / "claims.csv", newline="") as stream:
         assert len(list(csv.DictReader(stream))) == sum(len(c["editions"]) for c in found)
     figures = json.loads((site.folder / "book" / "figures.json").read_text())["figures"]
-    named = {figure["id"] for figure in figures}
-    assert {name for claim in found for name in claim["figures"]} <= named
+    shown = {figure["id"]: {*figure["editions"]} for figure in figures}
+    for edition in (each for claim in found for each in claim["editions"]):
+        for name in edition["figures"]:
+            assert shown[name] & {edition["edition"], "random models"}, (name, edition["edition"])
 
 
 def test_every_verdict_leads_to_where_it_was_measured(site):
@@ -105,6 +125,16 @@ def test_the_tests_that_it_names_exist():
             assert claim in {record.get("id") for record in said}, test
 
 
+def test_the_page_says_how_a_chapter_is_tested():
+    """The command is the one that `make test` uses, and the size is the committed one."""
+    text = (LAYOUT.root / "book" / "claims.md").read_text(encoding="utf-8")
+    assert f"\n{ledger.command('notebooks/01_task.ipynb::Cell 5')}\n" in text
+    assert ledger.OF_NOTEBOOK.removeprefix("pytest ") in (LAYOUT.root / "Makefile").read_text()
+    sizes = {notebooks.parameters(chapter)["size"] for chapter in committed().values()}
+    sizes |= {edition.size for edition in ledger.editions(LAYOUT, committed())}
+    assert [f"of size `{size}`" in text for size in sizes] == [True]
+
+
 @pytest.mark.slow
 def test_the_test_that_it_names_fails_when_the_verdict_changes(tmp_path):
     """A small chapter whose committed outputs give another value than it measures now."""
@@ -123,20 +153,22 @@ def test_the_test_that_it_names_fails_when_the_verdict_changes(tmp_path):
 
     NotebookClient(notebook, kernel_name="python3").execute(env=toy.environment(LAYOUT.root))
     nbformat.write(notebook, path)
-    (edition,) = ledger.editions(Layout(tmp_path), {path.stem: notebook})
-    (named,) = edition.tests.values()
-    assert outcome(path, tmp_path) == []
+    editions = ledger.editions(Layout(tmp_path), {path.stem: notebook})
+    (row,) = ledger.rows([{"id": claim.id}], editions, [])
+    (tmp_path / "tests").mkdir()
+    shutil.copy(LAYOUT.root / "tests" / "nbval_sanitize.cfg", tmp_path / "tests")
+    assert outcome(row["command"], tmp_path) == []
     output = notebook.cells[2].outputs[0]
     output.data["text/markdown"] = output.data["text/markdown"].replace("holds", "fails")
     nbformat.write(notebook, path)
-    (failed,) = outcome(path, tmp_path)
-    assert failed == named
+    (failed,) = outcome(row["command"], tmp_path)
+    assert failed == row["test"]
 
 
-def outcome(path, folder) -> list[str]:
-    """The tests of a notebook that fail under nbval, as it names them."""
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q", "-rf"]
-    command += ["-p", "no:cacheprovider", "--rootdir", str(folder), "-c", "/dev/null", str(path)]
+def outcome(command, folder) -> list[str]:
+    """The tests that fail when a command of the ledger is run in `folder`, as pytest names them."""
+    command = [sys.executable, "-m", *shlex.split(command), "-q", "-rf"]
+    command += ["-p", "no:cacheprovider", "--rootdir", str(folder), "-c", "/dev/null"]
     env = toy.environment(LAYOUT.root)
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr

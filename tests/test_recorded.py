@@ -11,7 +11,7 @@ from papermill import execute_notebook
 from sameness import same
 
 from th_utils import models, recorded
-from th_utils.build import citation, ledger
+from th_utils.build import citation, ledger, ledger_page
 from th_utils.build.kernel import write_kernelspec
 from th_utils.build.layout import Layout
 from th_utils.build.notebooks import read
@@ -163,7 +163,8 @@ SAID = citation.about(Layout(toy.ROOT))
 
 def page(layout: Layout) -> str:
     measured = ledger.editions(layout, {})
-    return ledger.page(ledger.rows(ledger.claims(layout.root), measured, {}), measured, SAID, {})
+    rows = ledger.rows(ledger.claims(layout.root), measured, [])
+    return ledger_page.page(rows, measured, SAID, {})
 
 
 def test_the_claims_page_says_what_is_recorded(book):

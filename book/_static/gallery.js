@@ -17,7 +17,10 @@ function chooseFigures(form, entries) {
   for (const section of new Set(entries.map((entry) => entry.closest("section")))) {
     section.hidden = !section.querySelector(".gallery-entry:not([hidden])");
   }
-  form.querySelector("output").textContent = `${count} of ${entries.length} figures`;
+  form.querySelector(".gallery-clear").disabled = claim === "" && edition === "";
+  form.querySelector("output").textContent =
+    `${count} of ${entries.length} figures` +
+    (count === 0 ? ": nothing matches this choice. Press Show all to clear it." : "");
 }
 
 function makeGallery() {
@@ -34,6 +37,11 @@ function makeGallery() {
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", () => chooseFigures(form, entries));
+  form.querySelector(".gallery-clear").addEventListener("click", () => {
+    form.elements.claim.value = form.elements.edition.value = "";
+    chooseFigures(form, entries);
+    form.elements.claim.focus(); /* a button that is switched off keeps no focus */
+  });
   chooseFigures(form, entries);
 }
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from th_utils.build import citation
-from th_utils.build.citation import About
+from th_utils.build.citation import RANDOM, About
 from th_utils.build.published import Published
 from th_utils.results import TOLERANCE
 
-RANDOM = "random models"
 FORMAT = "figures.json, version 1"
 
 
@@ -30,6 +29,7 @@ def entry(
     title: str,
     files: Mapping[str, Path],
     listed: Mapping[str, Published],
+    sizes: Mapping[str, str],
     random: bool = False,
 ) -> dict[str, Any]:
     """All that is known of one figure.
@@ -41,6 +41,7 @@ def entry(
         title: of that page.
         files: the figure's files by their path on the site.
         listed: the published names.
+        sizes: at which other editions were recorded, by edition.
         random: whether nothing in it depends on the edition.
     """
     name = record["id"]
@@ -52,6 +53,9 @@ def entry(
     random = random or (provenance or {}).get("checksum") == "random"
     editions = [RANDOM] if random else _editions(record, content, said)
     known = listed.get(name)
+    # Of this figure and not of the build: recorded figures keep the size at which they were made.
+    own_size = ((provenance or {}).get("parameters") or {}).get("size")
+    sizes = {editions[0]: own_size} | {one: sizes.get(one) for one in editions[1:]}
     found = {
         "id": name,
         "title": title,
@@ -65,7 +69,7 @@ def entry(
         "claims": known.claims if known else [],
         "since": known.since if known else said.version,
         "editions": editions,
-        "model": RANDOM if random else f"edition {editions[0]}",
+        "sizes": {edition: size for edition, size in sizes.items() if size},
         "files": [_file(path, file) for path, file in own.items()],
         "provenance": provenance,
         "tolerance": content.get("tolerance", TOLERANCE),
@@ -122,6 +126,7 @@ def _form(claims: list[str], editions: list[str]) -> str:
     return (
         '<form class="gallery-form" hidden aria-label="Choose figures">'
         f"{_select('claim', 'Claim', claims)}{_select('edition', 'Edition', editions)}"
+        '<button type="button" class="gallery-clear">Show all</button>'
         '<output class="gallery-count" aria-live="polite"></output></form>'
     )
 
@@ -149,13 +154,16 @@ def _open(one: Mapping[str, Any]) -> str:
 
 
 def _editions(record: Mapping[str, Any], content: Mapping[str, Any], said: About) -> list[str]:
-    """The editions that a figure shows, its own first; a table with a column of them compares."""
+    """The editions that a figure shows, its own first; a table with a column of them compares.
+
+    What is written there may go on below the name, as in "gpt2" and then "published roles".
+    """
     own = (content.get("provenance") or {}).get("edition") or record.get("edition", said.edition)
     columns = content.get("columns", [])
     if "edition" not in columns:
         return [own]
     at = columns.index("edition")
-    return [own, *sorted({row[at] for row in content["rows"]} - {own})]
+    return [own, *sorted({row[at].partition("\n")[0] for row in content["rows"]} - {own})]
 
 
 def _file(path: str, file: Path) -> dict[str, Any]:

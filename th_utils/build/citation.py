@@ -19,6 +19,7 @@ from th_utils.build.repository import address, commit, is_published, site
 
 PAPER = "merullo2024talking"
 LICENCE = "CC BY 4.0"
+RANDOM = "random models"
 _SPECIAL = re.compile(r"[&%$#_{}]")
 
 
@@ -87,17 +88,18 @@ def entry(bibliography: Path, key: str) -> str:
 
 def of_book(said: About) -> str:
     """The BibTeX entry of the companion."""
-    made = _made(said, f"edition {said.edition}")
+    made = f"Commit {said.commit}, edition {said.edition}, size {said.size}"
     return _bibtex("software", "talkingheadscompanion", _fields(said, said.title, made, said.site))
 
 
 def of_figure(said: About, figure: Mapping[str, Any]) -> str:
     """BibTeX for one figure, and for the paper beside it.
 
-    `figure` has an `id`, an `address` (of its anchor) and the `model` that it shows.
+    `figure` has an `id`, an `address` (of its anchor), the `editions` that it shows, and their
+    `sizes` where these are known.
     """
     title = f"Figure {figure['id']}, in: {said.title}"
-    fields = _fields(said, title, _made(said, figure["model"]), figure["address"])
+    fields = _fields(said, title, _made(said, figure), figure["address"])
     own = _bibtex("misc", f"talkingheads:{figure['id']}", fields)
     return "\n\n".join(filter(None, [own, said.paper]))
 
@@ -106,14 +108,22 @@ def in_words(said: About, figure: Mapping[str, Any]) -> str:
     """A citation of one figure in plain text, and of the paper beside it."""
     text = (
         f"{_sentence(said.author)} ({said.year}). Figure {figure['id']}. In: {said.title}, "
-        f"version {said.version}. {_made(said, figure['model'])}. {LICENCE}. {figure['address']}"
+        f"version {said.version}. {_made(said, figure)}. {LICENCE}. {figure['address']}"
     )
     return "\n\n".join(filter(None, [text, _words_of_paper(said.paper)]))
 
 
-def _made(said: About, model: str) -> str:
-    """What it takes to compute it again."""
-    return f"Commit {said.commit}, {model}, size {said.size}"
+def _made(said: About, figure: Mapping[str, Any]) -> str:
+    """What it takes to compute a figure again: all its editions, each at its size."""
+    names, sizes = figure["editions"], figure["sizes"]
+    models = [RANDOM if name == RANDOM else f"edition {name}" for name in names]
+    if len(sizes) == len(names) and len(set(sizes.values())) == 1:
+        return f"Commit {said.commit}, {' and '.join(models)}, size {sizes[names[0]]}"
+    parts = [
+        f"{model} at size {sizes[name]}" if name in sizes else model
+        for name, model in zip(names, models, strict=True)
+    ]
+    return f"Commit {said.commit}, {' and '.join(parts)}"
 
 
 def _sentence(text: str) -> str:

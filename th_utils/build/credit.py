@@ -10,8 +10,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-from th_utils.build.catalogue import RANDOM
-from th_utils.build.citation import About
+from th_utils.build.citation import RANDOM, About
 
 DRAFT = (
     "This is a draft: version {version} is not published as built here, and the address below does "

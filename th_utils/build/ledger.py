@@ -1,7 +1,8 @@
-"""The claims ledger: claim x edition, as a page, as CSV and as JSON.
+"""The claims ledger: claim x edition, as CSV and as JSON; the page is in `ledger_page`.
 
-Each verdict leads to the place where it was measured, to the figures that show it, and to the test
-that computes it again and fails if it comes out otherwise.
+Each row has the figures that show the claim on that edition, the test that computes it again, and
+the command that runs this test. It compares with what is committed, and fails if the claim comes
+out otherwise.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,15 @@ from typing import Any
 
 import yaml
 
-from th_utils.build import notebooks, pages
+from th_utils.build import notebooks
+from th_utils.build.catalogue import RANDOM
 from th_utils.build.citation import LICENCE, About
 from th_utils.build.layout import Layout
-from th_utils.claims import VERDICTS
 from th_utils.digest import closure_of_notebook, digest
 
 NOT_MEASURED = "not measured"
-SIGNS = {"at-least": "≥", "at-most": "≤"}
-MARKS = {"holds": "●", "partly": "◐", "fails": "○"}
+# A cell of a notebook cannot be tested alone: it needs what the cells before it made.
+OF_NOTEBOOK = "pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg"
 RECORDED = Path("data") / "recorded"
 FORMAT = "claims.json, version 1"
 OF_CLAIM = (
@@ -33,7 +33,7 @@ OF_CLAIM = (
     "reconstruction", "needs",
 )  # fmt: skip
 OF_VERDICT = ("edition", "source", "stale", "size", "verdict", "value", "low", "high", "note")
-OF_LINKS = ("figures", "test")
+OF_LINKS = ("figures", "test", "command")
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,16 @@ def is_stale(layout: Layout, recorded: Path) -> bool:
 def rows(
     ledger: Iterable[Mapping[str, Any]],
     known: Iterable[Edition],
-    figures: Mapping[str, list[str]],
+    figures: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """One row for each claim and edition; what was not measured has no value.
 
     Args:
         ledger: the claims.
         known: the editions.
-        figures: names of the figures that show each claim.
+        figures: entries of the catalogue, in the order of the book.
     """
-    known = list(known)
+    known, figures = list(known), list(figures)
     found = []
     for claim in ledger:
         for edition in known:
@@ -125,10 +125,34 @@ def rows(
                 "verdict": record["verdict"] if measured else NOT_MEASURED,
             }
             row |= {key: record.get(key) for key in ("value", "low", "high", "note")}
-            row["figures"] = figures.get(claim["id"], [])
+            row["figures"] = _evidence(claim["id"], edition.name, measured, figures)
             row["test"] = edition.tests.get(claim["id"]) if measured else None
+            row["command"] = command(row["test"]) if row["test"] else None
             found.append(row)
     return found
+
+
+def command(test: str) -> str:
+    """What to type, in the repository, to run a test.
+
+    >>> command("tests/test_x.py::test_it[a]")
+    'pytest "tests/test_x.py::test_it[a]"'
+    >>> command("notebooks/01_x.ipynb::Cell 5") == f"{OF_NOTEBOOK} notebooks/01_x.ipynb"
+    True
+    """
+    file, _, _ = test.partition("::")
+    return f"{OF_NOTEBOOK} {file}" if file.endswith(".ipynb") else f'pytest "{test}"'
+
+
+def _evidence(
+    claim: str, edition: str, measured: bool, figures: Iterable[Mapping[str, Any]]
+) -> list[str]:
+    """The figures that show a claim on one edition.
+
+    Figures of random models belong to every edition on which the claim was measured.
+    """
+    shown = {edition, RANDOM} if measured else {edition}
+    return [one["id"] for one in figures if claim in one["claims"] and shown & {*one["editions"]}]
 
 
 def as_csv(found: Iterable[Mapping[str, Any]], said: About) -> str:
@@ -148,8 +172,8 @@ def as_json(found: Iterable[Mapping[str, Any]], said: About) -> str:
     """`claims.json`: each claim once, with its editions below it."""
     by_claim: dict[str, dict[str, Any]] = {}
     for row in found:
-        head = {key: row[key] for key in OF_CLAIM} | {"figures": row["figures"], "editions": []}
-        below = {key: row[key] for key in (*OF_VERDICT, "test")}
+        head = {key: row[key] for key in OF_CLAIM} | {"editions": []}
+        below = {key: row[key] for key in (*OF_VERDICT, *OF_LINKS)}
         by_claim.setdefault(row["id"], head)["editions"].append(below)
     content = {
         "format": FORMAT,
@@ -162,129 +186,6 @@ def as_json(found: Iterable[Mapping[str, Any]], said: About) -> str:
         "claims": list(by_claim.values()),
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def page(
-    found: list[dict[str, Any]], known: list[Edition], said: About, chapters: Mapping[str, str]
-) -> str:
-    """The ledger as a page: how it stands; claim by claim; how each was measured.
-
-    Args:
-        found: see `rows`.
-        known: the editions.
-        said: about this build.
-        chapters: name of each chapter's page by its number.
-    """
-    if not found:
-        return "No claims yet."
-    by_claim: dict[str, list[dict[str, Any]]] = {}
-    for row in found:
-        by_claim.setdefault(row["id"], []).append(row)
-    return "\n\n".join(
-        [
-            "## How it stands",
-            _overview(found, known, chapters),
-            "## Claim by claim",
-            _table(by_claim, known, said),
-            "## What was measured",
-            *(_measured(rows) for rows in by_claim.values()),
-        ]
-    )
-
-
-def _overview(
-    found: list[dict[str, Any]], known: list[Edition], chapters: Mapping[str, str]
-) -> str:
-    """How many claims hold, by chapter and edition."""
-    count = Counter((row["edition"], row["chapter"], row["verdict"]) for row in found)
-    numbers = sorted({row["chapter"] for row in found})
-    body = [["**All chapters**", *(_counts(count, one.name, numbers) for one in known)]]
-    for number in numbers:
-        page = f"{{doc}}`../notebooks/{chapters[number]}`" if number in chapters else number
-        body.append([page, *(_counts(count, one.name, [number]) for one in known)])
-    return pages.table(["Chapter", *(one.label for one in known)], body, "ledger ledger-counts")
-
-
-def _counts(count: Counter, edition: str, chapters: Iterable[str]) -> str:
-    chapters = list(chapters)
-    total = {
-        verdict: sum(count[edition, chapter, verdict] for chapter in chapters)
-        for verdict in (*VERDICTS, NOT_MEASURED)
-    }
-    said = [f"{MARKS[name]} {total[name]} {_verb(name, total[name])}" for name in VERDICTS]
-    label = f"[{edition}:]{{.ledger-edition}}"
-    if not any(total[name] for name in VERDICTS):
-        return f"{label} [{NOT_MEASURED}]{{.ledger-none}}"
-    said = [text for name, text in zip(VERDICTS, said, strict=True) if total[name]]
-    if total[NOT_MEASURED]:
-        said.append(f"{total[NOT_MEASURED]} {NOT_MEASURED}")
-    return f"{label} {', '.join(said)}"
-
-
-def _verb(verdict: str, count: int) -> str:
-    return verdict if count == 1 or verdict == "partly" else verdict.removesuffix("s")
-
-
-def _table(by_claim: Mapping[str, list[dict[str, Any]]], known: list[Edition], said: About) -> str:
-    head = ["Claim", *(one.label for one in known), "Figures"]
-    body = [
-        [_claim(rows[0]), *(_verdict(row, said) for row in rows), _figures(rows[0])]
-        for rows in by_claim.values()
-    ]
-    return pages.table(head, body, "ledger ledger-claims")
-
-
-def _claim(row: Mapping[str, Any]) -> str:
-    name = row["id"]
-    return f'<span id="claim-{name}"></span>{row["claim"]} <a href="#how-{name}">how</a>'
-
-
-def _verdict(row: Mapping[str, Any], said: About) -> str:
-    edition = f"[{row['edition']}:]{{.ledger-edition}}"
-    if row["test"] is None:
-        return f"{edition} [{NOT_MEASURED}]{{.ledger-none}}"
-    word = f"{MARKS[row['verdict']]} {row['verdict']}"
-    if row["source"] != "recorded":
-        word = f"{{ref}}`{word} <{notebooks.verdict_name(row['id'])}>`"
-    file, _, name = row["test"].partition("::")
-    test = f'<a href="{said.source(file)}" title="{file}, {name}">test</a>'
-    return f"{edition} [{word}]{{.ledger-{row['verdict']}}}<br>{_effect(row)}<br>{test}"
-
-
-def _effect(row: Mapping[str, Any]) -> str:
-    text = f"{row['value']:.3g}"
-    if row["low"] is not None and row["high"] is not None:
-        text += f" ({row['low']:.3g} to {row['high']:.3g})"
-    return text
-
-
-def _figures(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{{numref}}`{{number}} <{name}>`" for name in row["figures"])
-
-
-def _measured(rows: list[dict[str, Any]]) -> str:
-    """One claim's statistic and thresholds, and what belongs to its numbers."""
-    row = rows[0]
-    sign = SIGNS[row["direction"]]
-    lines = [
-        f'<span id="how-{row["id"]}"></span>`{row["id"]}`',
-        f": {row['claim']}",
-        f"  *Measured:* {row['statistic']}; holds from {sign} {row['holds']:g}, partly from {sign} "
-        f"{row['partly']:g}. *Where:* paper {row['paper']}, {row['where']}.",
-    ]
-    if row["reconstruction"]:
-        lines[-1] += " *Reconstruction.*"
-    for one in rows:
-        if one["test"]:
-            note = f" {one['note']}" if one["note"] else ""
-            verdict = f"{one['verdict']}, {_effect(one)}"
-            lines += ["", f"  {_kept(one)}: {verdict}.{note} Test: `{one['test']}`."]
-    return "\n".join(lines)
-
-
-def _kept(row: Mapping[str, Any]) -> str:
-    kept = f", {row['source']}" if row["source"] == "recorded" else ""
-    return f"`{row['edition']}`{kept}, size {row['size']}"
 
 
 def _claims_by_cell(notebook: Any) -> Iterable[tuple[int, dict[str, Any]]]:

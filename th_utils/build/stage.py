@@ -23,6 +23,7 @@ from th_utils.build import (
     front,
     kernels,
     ledger,
+    ledger_page,
     notebooks,
     pages,
     published,
@@ -52,7 +53,9 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
     chapters = {name: notebooks.read(sources / f"{name}.ipynb") for name in layout.chapters()}
     timed, timed_files = kernels.make_figure(root, target / "book", extra)
     files = _copy_files(layout, chapters, extra) | timed_files
-    entries = _catalogue(layout, said, chapters, files, timed)
+    claims, measured = ledger.claims(root), ledger.editions(layout, chapters)
+    sizes = {edition.name: edition.size for edition in measured if edition.recorded}
+    entries = _catalogue(layout, said, chapters, files, timed, sizes)
     lines = {entry["id"]: credit.line(entry, said, "../") for entry in entries}
     for name, chapter in chapters.items():
         try:
@@ -61,10 +64,11 @@ def stage(layout: Layout, sources: Path, target: Path) -> None:
             raise CompanionError(f"chapter {name}: {error}") from error
         nbformat.write(shown, target / "notebooks" / f"{name}.ipynb")
         chapter.metadata["figures"] = notebooks.figures(chapter)
-    claims, measured = ledger.claims(root), ledger.editions(layout, chapters)
-    found = ledger.rows(claims, measured, _evidence(entries))
+    found = ledger.rows(claims, measured, entries)
     parts = {
-        "claims": lambda: ledger.page(found, measured, said, {name[:2]: name for name in chapters}),
+        "claims": lambda: ledger_page.page(
+            found, measured, said, {name[:2]: name for name in chapters}
+        ),
         "citation": lambda: f"```bibtex\n{citation.of_book(said)}\n```",
         "versions": lambda: versions.addresses(said),
         "errata": lambda: versions.errata(said),
@@ -105,7 +109,12 @@ def _write_toc(layout: Layout, target: Path) -> None:
 
 
 def _catalogue(
-    layout: Layout, said: About, chapters: dict, files: dict[str, Path], timed: dict | None
+    layout: Layout,
+    said: About,
+    chapters: dict,
+    files: dict[str, Path],
+    timed: dict | None,
+    sizes: dict[str, str],
 ) -> list[dict]:
     """An entry for each figure of the book, in its order."""
     listed = published.load(layout.root)
@@ -125,19 +134,17 @@ def _catalogue(
             raise CompanionError(f"two figures are named {name}")
     return [
         catalogue.entry(
-            record, said, source=source, title=title, files=files, listed=listed, random=random
+            record,
+            said,
+            source=source,
+            title=title,
+            files=files,
+            listed=listed,
+            sizes=sizes,
+            random=random,
         )
         for record, source, title, random in shown
     ]
-
-
-def _evidence(entries: list[dict]) -> dict[str, list[str]]:
-    """The figures that show each claim."""
-    found: dict[str, list[str]] = {}
-    for entry in entries:
-        for claim in entry["claims"]:
-            found.setdefault(claim, []).append(entry["id"])
-    return found
 
 
 def _copy_files(layout: Layout, chapters: dict, target: Path) -> dict[str, Path]:
