@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from th_utils.build.layout import find_root
+from th_utils.build.theme import WIDE
 
 pytestmark = pytest.mark.chromium
 
@@ -65,6 +66,58 @@ def test_pictures_have_a_size_and_wait_until_seen(book_page, page):
 
 
 BEFORE_INTERACTION = 1_500_000  # bytes, gzipped
+
+
+@pytest.mark.parametrize("width", [320, 360])
+@pytest.mark.parametrize("page", [PAGES[1], "book/figures.html"])
+def test_a_wide_picture_scrolls_on_a_telephone(book_page, page, width):
+    """In its place, by keyboard too; a narrow one shrinks. On paper both do."""
+    tab = book_page(page, width=width, height=740)
+    pictures = tab.locator("article img").evaluate_all(PICTURES)
+    for made, shown, scrolls in pictures:
+        assert scrolls == (made >= WIDE), f"{made} pixels shown as {shown}"
+        assert shown >= 600 if scrolls else shown <= width
+    assert {scrolls for *_, scrolls in pictures} == {False, True}
+    assert tab.evaluate("document.scrollingElement.scrollWidth") <= width
+    frame = tab.locator(".wide-picture").first
+    assert frame.get_attribute("role") and frame.get_attribute("aria-label")
+    frame.focus()
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_function("e => e.scrollLeft > 0", arg=frame.element_handle())
+    tab.emulate_media(media="print")
+    for made, shown, scrolls in tab.locator("article img").evaluate_all(PICTURES):
+        assert shown <= width and not scrolls, made
+
+
+# Of each picture its own width and the one it is shown with, and whether it scrolls in its place.
+PICTURES = """all => Promise.all(all.map(async e => {
+    e.loading = 'eager';
+    await e.decode();
+    const frame = e.closest('.wide-picture');
+    const scrolls = frame && getComputedStyle(frame).overflowX === 'auto' &&
+        frame.scrollWidth > frame.clientWidth && frame.getBoundingClientRect().right <= innerWidth;
+    return [e.naturalWidth, e.width, Boolean(scrolls)];
+}))"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_message_of_a_caption_stands_out(book_page, dark):
+    tab = book_page(PAGES[1], dark=dark)
+    assert tab.locator("figcaption").first.evaluate(TYPE) == [tab.evaluate(TEXT), 700]
+    tab = book_page("book/figures.html", dark=dark)
+    entry = tab.locator(".gallery-entry > p:has(strong)").first
+    assert entry.evaluate(TYPE) == [tab.evaluate(TEXT), 700]
+
+
+TEXT = """() => {
+    const { fontWeight, color } = getComputedStyle(document.querySelector('article p'));
+    return `${fontWeight} ${color}`;
+}"""
+# Weight and colour of a caption, and the weight of its message.
+TYPE = """e => {
+    const { fontWeight, color } = getComputedStyle(e), bold = [...e.querySelectorAll('strong')];
+    return [`${fontWeight} ${color}`, Number(getComputedStyle(bold.at(-1)).fontWeight)];
+}"""
 
 
 @pytest.mark.parametrize("page", PAGES)

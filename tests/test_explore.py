@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import math
 import re
@@ -11,6 +12,7 @@ from importlib import resources
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
 
 from th_utils.build import explore
 from th_utils.build.layout import Layout, find_root
@@ -176,7 +178,7 @@ def test_the_map_in_words():
 
 def test_the_cube_in_words():
     rows = [x for x in explore.lists_in_words(TABLES["lists"]).splitlines() if x.startswith("| ")]
-    assert rows[2:] == ["| 2 | 25, 75 | 63 % | 50 % |", "| 3 | not set |  | 100 % |"]
+    assert rows[2:] == ["| 2 | 25, 75 | 63% | 50% |", "| 3 | not set |  | 100% |"]
 
 
 # --- how they answer
@@ -272,6 +274,22 @@ def test_the_map_answers_to_the_pointer(opened):
 
 
 @pytest.mark.chromium
+@pytest.mark.parametrize("width", [320, 360])
+def test_a_label_lies_inside_of_a_narrow_map(opened, width):
+    tab = opened(MAP, width=width, height=740)
+    tab.locator(CHANNEL_PLOT).scroll_into_view_if_needed()
+    for layer, head, says in ((0, 0, "0.0.1"), (0, 1, "0.1.2"), (1, 1, "1.1.0"), (2, 1, "chosen")):
+        tab.mouse.move(*at(tab, CHANNEL_PLOT, layer, head))
+        label = tab.locator(f"{CHANNEL_PLOT} .hovertext").filter(has_text=says)
+        label.wait_for()
+        outer = tab.locator(CHANNEL_PLOT).bounding_box()
+        inner = label.locator("text").last.bounding_box()
+        for side, length in (("x", "width"), ("y", "height")):
+            assert inner[side] >= outer[side], says
+            assert inner[side] + inner[length] <= outer[side] + outer[length], says
+
+
+@pytest.mark.chromium
 def test_the_map_answers_to_the_keyboard(opened):
     tab = opened(MAP)
     chooser = tab.get_by_label("Head", exact=True)
@@ -355,11 +373,32 @@ def test_the_cube_is_turned_by_keys_and_by_hand(opened):
 
 
 @pytest.mark.chromium
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_cube_is_not_cut_off(opened, width):
+    """At first and turned upward: nothing but the page's colour along the edges."""
+    tab = opened(CUBE, width=width)
+    cube = tab.locator(".explore-cube")
+    for _ in range(5):
+        cube.evaluate("e => e.blur()")  # without the outline
+        drawn = Image.open(io.BytesIO(cube.screenshot())).convert("RGB")
+        right, bottom = drawn.width - 1, drawn.height - 1
+        for edge in (
+            (0, 0, right, 1),
+            (0, bottom, right, bottom + 1),
+            (0, 0, 1, bottom),
+            (right, 0, right + 1, bottom),
+        ):
+            assert len(drawn.crop(edge).getcolors()) == 1, (turned(tab), edge)
+        cube.press("ArrowUp")
+        tab.wait_for_timeout(200)
+
+
+@pytest.mark.chromium
 def test_the_slider_changes_the_length_of_the_list(opened):
     tab = opened(CUBE)
     slider = tab.get_by_label("Items in the list")
     assert slider.get_attribute("aria-valuetext") == "2 items"  # the longest that was searched
-    assert "4 points of the grid" in status(tab) and "63 % of the places" in status(tab)
+    assert "4 points of the grid" in status(tab) and "63% of the places" in status(tab)
     shown = "document.querySelector('.explore-cube').data.map(t => t.x.length)"
     assert tab.evaluate(shown) == [4, 2]
     tab.get_by_label("nothing set").uncheck()

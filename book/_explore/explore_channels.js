@@ -81,10 +81,15 @@ window.exploreFigures.channels = async (panel, data, say) => {
   const passes = (pair) =>
     pair.score >= Number(least.value) && boxes.some((box) => box.checked && box.value === pair.kind);
   const number = (x, digits) => (x === null ? "not measured" : explore.number(x, digits));
-  const describe = (pair) =>
-    `${head(pair.writer)}.${pair.component} → ${NAMES[pair.kind]} of ${head(pair.reader)}: ` +
-    `score ${number(pair.score, 3)}, standard score ${number(pair.z, 1)}` +
-    (measured ? `, effect ${number(pair.effect, 3)}` : "");
+  const who = (pair) => `${head(pair.writer)}.${pair.component} → ${NAMES[pair.kind]} of ${head(pair.reader)}`;
+  const scores = (pair) => [
+    `score ${number(pair.score, 3)}`, `standard score ${number(pair.z, 1)}`,
+    ...(measured ? [`effect ${number(pair.effect, 3)}`] : []),
+  ];
+  const describe = (pair) => `${who(pair)}: ${scores(pair).join(", ")}`;
+  // A label has lines short enough, and few enough, to lie inside of its plot.
+  const narrow = () => panel.clientWidth < 500;
+  const label = (pair) => (narrow() ? [who(pair), ...scores(pair)].join("<br>") : describe(pair));
 
   // An arc from head to head; straight lines within a row would lie on each other.
   const arc = (from, to) => {
@@ -131,8 +136,9 @@ window.exploreFigures.channels = async (panel, data, say) => {
     const connected = [...others.keys()];
     const lines = (h) => {
       const pairs = [...others.get(h)].sort((a, b) => b.score - a.score);
-      const rest = pairs.length > 5 ? [`and ${pairs.length - 5} more`] : [];
-      return [`<b>${head(h)}</b>${role(h)}`, ...pairs.slice(0, 5).map(describe), ...rest].join("<br>");
+      const most = narrow() ? 2 : 5;
+      const rest = pairs.length > most ? [`and ${pairs.length - most} more`] : [];
+      return [`<b>${head(h)}</b>${role(h)}`, ...pairs.slice(0, most).map(label), ...rest].join("<br>");
     };
     traces.push({
       x: connected.map((h) => place(h)[0]), y: connected.map((h) => place(h)[1]),
@@ -164,7 +170,7 @@ window.exploreFigures.channels = async (panel, data, say) => {
     const traces = kinds.map((kind) => {
       const pairs = [...best.values()].filter((pair) => pair.kind === kind);
       return {
-        x: pairs.map((p) => p.component), y: pairs.map((p) => p.score), text: pairs.map(describe),
+        x: pairs.map((p) => p.component), y: pairs.map((p) => p.score), text: pairs.map(label),
         customdata: pairs.map((p) => p.reader), hoverinfo: "text", mode: "markers",
         marker: { color: data.colours[kind], symbol: SYMBOLS[kind], size: 8, line: { color: colours.text, width: 0.7 } },
       };
@@ -243,4 +249,10 @@ window.exploreFigures.channels = async (panel, data, say) => {
     if (next >= 0 && next < data.layers * data.heads && (Math.abs(steps[event.key]) > 1 || sameLayer)) choose(next);
   });
   explore.onTheme(draw);
+  let before = narrow();
+  window.addEventListener("resize", () => {
+    if (narrow() === before) return;
+    before = !before;
+    draw();
+  });
 };

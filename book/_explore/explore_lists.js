@@ -5,7 +5,7 @@ window.exploreFigures.lists = async (panel, data, say) => {
   const { element, labelled } = explore;
   const lengths = Object.keys(data.lengths).map(Number).sort((a, b) => a - b);
   const AXES = ["x", "y", "z"];
-  const percent = (x) => `${Math.round(100 * x)} %`;
+  const percent = (x) => `${Math.round(100 * x)}%`;
   const TURN = Math.PI / 12;
 
   // The largest coordinate along each axis, so that the cube is one and the same for all lengths.
@@ -45,8 +45,9 @@ window.exploreFigures.lists = async (panel, data, say) => {
   );
   panel.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
 
-  // The eye on a sphere: angle about the vertical, height above the horizon.
-  const start = { turn: 0.9, rise: 0.35, far: panel.clientWidth < 500 ? 2.3 : 2.0 };
+  // The eye on a sphere: angle about the vertical, height above the horizon; so far that the axes'
+  // letters, which do not shrink with the cube, are not cut off.
+  const start = { turn: 0.9, rise: 0.35, far: Math.max(2.3, 1050 / panel.clientWidth) };
   let eye = { ...start };
   const camera = () => ({
     eye: {

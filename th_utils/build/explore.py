@@ -264,8 +264,8 @@ def lists_in_words(results: Results) -> str:
             [
                 str(length),
                 ", ".join(shares) if shares else "not set",
-                "" if reached is None else f"{_percent(reached)} %",
-                f"{_percent(sum(prompts) / len(prompts))} %" if prompts else "",
+                "" if reached is None else f"{_percent(reached)}%",
+                f"{_percent(sum(prompts) / len(prompts))}%" if prompts else "",
             ]
         )
     names = ["items", "% of the grid, item by item", "places selected", "with nothing set"]

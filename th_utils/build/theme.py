@@ -41,10 +41,17 @@ document.addEventListener('DOMContentLoaded', () => {
 BUTTONS = """document.addEventListener('readystatechange', () => {
   document.querySelectorAll('#pst-header .sidebar-toggle').forEach((button) => button.remove());
 });"""
-IMAGE = re.compile(r"<img\b[^>]*>")
+IMAGE = re.compile(r"(?P<link><a\b[^>]*>\s*)?(?P<image><img\b[^>]*>)(?(link)\s*</a>)")
 PIXELS = re.compile(r'\s*style="width: ([0-9.]+)px; height: ([0-9.]+)px;"')
 WIDTH = re.compile(r'\s*\bwidth="([0-9]+)(?:px)?"')
 SOURCE = re.compile(r'\bsrc="([^"]+)"')
+# Pictures have twice the pixels that they are shown with, and from this width on letters that one
+# cannot read where the picture shrinks to a telephone's width.
+WIDE = 1200
+FRAME = (
+    '<span class="wide-picture" tabindex="0" role="group"'
+    ' aria-label="Wide picture, scrolls sideways on a narrow screen">{}</span>'
+)
 
 
 class NamedFigures(SphinxTransform):
@@ -77,7 +84,7 @@ def mend(
 
         # docutils lists references with a role that has gone out of use.
         body = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
-        context["body"] = IMAGE.sub(lambda found: image(found[0], size_of), body)
+        context["body"] = IMAGE.sub(lambda found: picture(found, size_of), body)
 
 
 def is_wanted(asset: Any) -> bool:
@@ -96,6 +103,20 @@ def unique(assets: list[Any]) -> list[Any]:
             seen.add(key)
             kept.append(asset)
     return kept
+
+
+def picture(found: re.Match[str], size_of: Callable[[str], tuple[int, int] | None]) -> str:
+    """An image with its size; a wide one, with the link around it, in a frame that can scroll.
+
+    >>> picture(IMAGE.match('<a href="b"><img src="a.png"></a>'), lambda source: (840, 600))
+    '<a href="b"><img width="840" height="600" loading="lazy" src="a.png"></a>'
+    >>> picture(IMAGE.match('<a><img src="a.png"></a>'), lambda source: (1400, 600))[:47]
+    '<span class="wide-picture" tabindex="0" role="g'
+    """
+    address = SOURCE.search(found["image"])
+    natural = size_of(address[1]) if address else None
+    mended = found[0].replace(found["image"], image(found["image"], size_of))
+    return FRAME.format(mended) if natural and natural[0] >= WIDE else mended
 
 
 def image(tag: str, size_of: Callable[[str], tuple[int, int] | None]) -> str:
