@@ -133,14 +133,15 @@ def test_page_is_light(book_page, site, page):
 
 
 def test_search_finds_a_figure(book_page, site):
-    """By its permanent name, at its place; and by a word of its caption."""
+    """By its permanent name, at its place; a click goes there, which takes a moment."""
     figure = site.pages[site.folder / PAGES[1]].find("figure", id=True)
     for served in (False, True):
         tab = book_page(f"search.html?q={figure['id']}", served=served)
         found = tab.locator(f"#search-results a[href$='{PAGES[1]}#{figure['id']}']")
         found.first.wait_for()
         found.first.click()
-        assert tab.locator(f"figure#{figure['id']}").is_visible()
+        tab.wait_for_url(f"**/{PAGES[1]}*#{figure['id']}")
+        tab.locator(f"figure#{figure['id']}").wait_for()
 
 
 def test_search_by_keyboard(book_page):
