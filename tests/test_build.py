@@ -13,7 +13,7 @@ import nbformat
 import pytest
 import toy
 
-from th_utils.build import graph, notebooks, pages, refresh
+from th_utils.build import graph, notebooks, pages, refresh, run
 from th_utils.build.layout import Layout
 from th_utils.build.release import problems
 from th_utils.errors import CompanionError
@@ -156,6 +156,26 @@ def test_release_check_refuses_the_placeholder():
     text = "\n".join(problems(toy.ROOT))
     written = (toy.ROOT / "pyproject.toml").read_text()
     assert ("placeholder OWNER" in text) == ("/OWNER/" in written)
+
+
+@pytest.mark.parametrize(("failures", "text", "calls"), [
+    (0, "", 1), (2, run.NOT_STARTED, 3), (3, run.NOT_STARTED, 3), (1, "another", 1),
+])  # fmt: skip
+def test_a_kernel_that_does_not_start_is_started_again(failures, text, calls):
+    called = []
+
+    def chapter():
+        called.append(1)
+        if len(called) <= failures:
+            raise RuntimeError(text)
+        return "done"
+
+    if failures < calls:
+        assert run.started(chapter) == "done"
+    else:
+        with pytest.raises(RuntimeError, match=text):
+            run.started(chapter)
+    assert len(called) == calls
 
 
 # --- real builds of a tiny project -------------------------------------------------------------

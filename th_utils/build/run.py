@@ -15,7 +15,9 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -26,6 +28,10 @@ from th_utils.build.processes import die_with_parent
 from th_utils.digest import closure_of_notebook
 from th_utils.errors import CompanionError
 from th_utils.paths import atomic_write
+
+STARTS = 3
+# Ports are chosen for a kernel, and bound by it later: another program can be faster.
+NOT_STARTED = "Kernel died before replying to kernel_info"
 
 
 def run_chapter(layout: Layout, chapter: str) -> Path:
@@ -111,7 +117,8 @@ def _execute(layout: Layout, chapter: str, partial: Path, work: Path):
                     return begin(cell, cell_index, **options)
 
                 nb_man.cell_start = cell_start
-                return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+                run = super().execute_managed_notebook
+                return started(lambda: run(nb_man, kernel_name, **kwargs))
 
     papermill_engines.register("talking-heads", Engine)
     source = layout.source(chapter)
@@ -125,6 +132,17 @@ def _execute(layout: Layout, chapter: str, partial: Path, work: Path):
         # The same working directory as in JupyterLab and under nbval.
         cwd=str(source.parent),
     )
+
+
+def started(run: Callable[[], Any]) -> Any:
+    """What `run` returns, called again where its kernel ended before any cell could run."""
+    for _ in range(STARTS - 1):
+        try:
+            return run()
+        except RuntimeError as error:
+            if NOT_STARTED not in str(error):
+                raise
+    return run()
 
 
 def _finish(notebook, layout: Layout, seconds: float) -> str:
