@@ -173,9 +173,23 @@ def allow_processes(app: Sphinx) -> None:
             app.extensions[name].parallel_write_safe = True
 
 
+def spread(_app: Any, _environment: Any, names: list[str]) -> None:
+    """Deal pages out, for processes take neighbours: else one would get the whole reference.
+
+    >>> names = ["a1", "a2", "a3", "b1", "b2", "b3", "c1"]
+    >>> spread(None, None, names)
+    >>> names
+    ['a1', 'b1', 'c1', 'a2', 'b2', 'a3', 'b3']
+    """
+    if any(name.startswith("book/api/") for name in names):
+        import th_utils.bridge  # noqa: F401  # what the reference needs, once for all processes
+    names[:] = [name for first in range(3) for name in names[first::3]]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to the making of pages, after the theme."""
     app.connect("builder-inited", allow_processes)
+    app.connect("env-before-read-docs", spread)
     app.add_transform(NamedFigures)
     app.add_js_file(None, body=MODE, priority=100)
     app.add_js_file(None, body=BUTTONS, priority=100)
